@@ -295,53 +295,25 @@ fn unavailable(text: String, retry_after_s: u64) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use hawser_engine::ledger::PicoDollarBalance;
     use hawser_proto::price::PicoDollarPrice;
     use hawser_proto::{Topic, TopicKind};
     use hawser_storage::ReadError;
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Metadata, Subscriber};
 
     use super::*;
-
-    /// Counts the lines of a log.
-    struct Lines(Arc<AtomicUsize>);
-
-    impl Subscriber for Lines {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-        fn event(&self, _: &Event<'_>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-
-        fn enter(&self, _: &Id) {}
-
-        fn exit(&self, _: &Id) {}
-    }
+    use crate::log_lines::LogLines;
 
     /// Played by callers who ask for a damaged place without pause.
     #[tokio::test(start_paused = true)]
     async fn failed_reads_have_one_line_a_minute() {
-        let (logged, lines) = (WarningThrottle::default(), Arc::new(AtomicUsize::new(0)));
+        let (logged, log) = (WarningThrottle::default(), LogLines::default());
         for minute in 1..=2 {
-            tracing::subscriber::with_default(Lines(lines.clone()), || {
+            tracing::subscriber::with_default(log.clone(), || {
                 (0..100).for_each(|_| log_unless_flooded(&logged, "a damaged block"));
             });
-            assert_eq!(lines.load(Ordering::Relaxed), minute);
+            assert_eq!(log.lines().len(), minute);
             tokio::time::advance(Duration::from_secs(61)).await;
         }
     }

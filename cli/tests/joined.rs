@@ -188,18 +188,7 @@ impl Joined {
     }
 
     fn strand(&self, node: u16, originator: &str, count: u64) -> Vec<String> {
-        let address = format!("127.0.0.1:{}", self.base + 100 * node);
-        let mut command = hawser();
-        command.args(["tail", "--json", "--node", &address, "--originator", originator]);
-        command.args(["--from", "start", "--limit", &count.to_string()]);
-        let mut running = Running::start(command, false);
-        (0..count)
-            .map(|_| {
-                let line = running.line("envelope", |_| true);
-                let value: Value = serde_json::from_str(&line).unwrap();
-                value["hex"].as_str().unwrap().to_owned()
-            })
-            .collect()
+        strand_at(&format!("127.0.0.1:{}", self.base + 100 * node), originator, count)
     }
 
     fn page(&self, node: u16, path: &str) -> String {
@@ -242,6 +231,21 @@ impl Joined {
     fn is_ready_to_publish(&self, node: u16) -> bool {
         self.page(node, "/readyz?for=publish").contains("200 OK")
     }
+}
+
+/// Reads the first envelopes of a strand at a node.
+fn strand_at(address: &str, originator: &str, count: u64) -> Vec<String> {
+    let mut command = hawser();
+    command.args(["tail", "--json", "--node", address, "--originator", originator]);
+    command.args(["--from", "start", "--limit", &count.to_string()]);
+    let mut running = Running::start(command, false);
+    (0..count)
+        .map(|_| {
+            let line = running.line("envelope", |_| true);
+            let value: Value = serde_json::from_str(&line).unwrap();
+            value["hex"].as_str().unwrap().to_owned()
+        })
+        .collect()
 }
 
 fn recorded(route: &str) -> Vec<Bytes> {
@@ -414,6 +418,48 @@ fn without_a_chain_nothing_is_published_after_a_while_and_reading_goes_on() {
     runtime.shutdown_timeout(Duration::from_secs(1));
     stop(node);
     drop(place);
+}
+
+/// The chains are away when a node is started again, and come back while it runs.
+#[test]
+fn a_known_folder_serves_readers_while_the_chains_are_away_at_the_start() {
+    let network = Joined::kept(1);
+    let groups = network.broadcast("chain:group");
+    let node = network.start(0);
+    until("the node may publish", || network.is_ready_to_publish(0));
+    let held = network.strand(0, "0", groups);
+    let state = network.place.path().join("state-0");
+    let entries = || fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+    let is_kept = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with("chain-l");
+    until("the lists are kept", || entries().any(|path| is_kept(&path)));
+    stop(node);
+
+    let start = || network.command(0);
+    let (mut unknown, known) = (start(), start());
+    let [api, metrics] = [0, 1].map(|offset| format!("127.0.0.1:{}", network.base + offset));
+    let marker = entries().map(|path| path.join("marker")).find(|path| path.exists()).unwrap();
+    let aside = marker.with_extension("aside");
+    let mut again = None;
+    let network = network.without_chains(|| {
+        // The same folder on a host that does not know it.
+        fs::rename(&marker, &aside).unwrap();
+        let output = unknown.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(support::stderr(&output).contains("not known"), "{output:?}");
+        fs::rename(&aside, &marker).unwrap();
+
+        let mut node = Running::start(known, true);
+        node.line("notice", |line| line.contains("chain_lists_kept"));
+        node.line("start", |line| line.contains("started api server"));
+        assert!(page(&metrics, "/readyz").contains("200 OK"), "it serves readers");
+        let publishing = page(&metrics, "/readyz?for=publish");
+        assert!(publishing.contains("503"), "{publishing}");
+        assert!(publishing.contains("the node_registry was last read"), "{publishing}");
+        assert_eq!(strand_at(&api, "0", groups), held);
+        again = Some(node);
+    });
+    until("the node may publish", || network.is_ready_to_publish(0));
+    stop(again.unwrap());
 }
 
 #[test]

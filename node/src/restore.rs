@@ -39,9 +39,9 @@ pub struct RestoreQuestion {
     pub head: SequenceId,
     /// The reason why it does not sign, and what would end the quarantine.
     pub reason: String,
-    /// True if the data folder was a replica's, comes from a backup or from before an upgrade, or the machine went down
-    /// before its end was on the disk, so it may lack the last envelopes of the strand. Named as in the files of
-    /// versions that knew of replicas alone.
+    /// True if the data folder was a replica's, comes from a backup or from before an upgrade, the machine went down
+    /// before its end was on the disk, or this host or a peer knows of more than it held: it may lack the last
+    /// envelopes of the strand. Named as in the files of versions that knew of replicas alone.
     #[serde(default, rename = "is_promoted")]
     pub may_lack_places: bool,
 }

@@ -23,6 +23,7 @@ use crate::answered_task::note_answered;
 use crate::budget::ConnectionShare;
 use crate::call_share::Outgoing;
 use crate::overloaded::OverloadedError;
+use crate::unflushed::OpenStream;
 use crate::unwritten::UnwrittenBytes;
 
 /// An open call, and the share that its answer is charged to.
@@ -31,12 +32,19 @@ pub(crate) struct OpenCall {
     _busy: Busy,
     /// The bytes of the answer that wait to be written; `None` for a call that ends with its connection.
     unwritten: Option<Arc<UnwrittenBytes>>,
+    /// The stream of the answer, if it is counted.
+    stream: Option<Arc<OpenStream>>,
 }
 
 impl OpenCall {
     /// Creates an open call. `ends_alone`: it is one on a proxy's connection over HTTP/2.
     pub(crate) fn new(share: Arc<ConnectionShare>, busy: Busy, ends_alone: bool) -> Self {
-        Self { share, _busy: busy, unwritten: ends_alone.then(Arc::default) }
+        Self { share, _busy: busy, unwritten: ends_alone.then(Arc::default), stream: None }
+    }
+
+    /// Counts `stream` as open until the call and all pieces of its answer are dropped.
+    pub(crate) fn on(self, stream: OpenStream) -> Self {
+        Self { stream: Some(Arc::new(stream)), ..self }
     }
 
     /// Ties the call to the body of its response.
@@ -48,7 +56,8 @@ impl OpenCall {
     }
 
     fn outgoing(&self, bytes: Bytes) -> Outgoing {
-        Outgoing::new(bytes, self.share.clone()).counted_in(self.unwritten.clone())
+        let piece = Outgoing::new(bytes, self.share.clone());
+        piece.counted_in(self.unwritten.clone()).on(self.stream.clone())
     }
 }
 

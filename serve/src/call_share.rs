@@ -22,6 +22,7 @@ use crate::overloaded::OverloadedError;
 use crate::publish_call::finished;
 use crate::task_threads;
 use crate::turns::thread_time;
+use crate::unflushed::OpenStream;
 use crate::unwritten::UnwrittenBytes;
 
 /// Charge of a stream that has begun to answer, in bytes: its request and the request's buffers are freed by then.
@@ -447,6 +448,8 @@ pub(crate) struct Outgoing {
     connection: Arc<ConnectionShare>,
     /// The bytes of its answer that wait to be written, if they are counted.
     of_answer: Option<Arc<UnwrittenBytes>>,
+    /// Its stream, which the library keeps until the piece is written or dropped.
+    _stream: Option<Arc<OpenStream>>,
 }
 
 impl Outgoing {
@@ -457,7 +460,13 @@ impl Outgoing {
         if owed_bytes > 0 {
             connection.keep(owed_bytes);
         }
-        Self { bytes, charged_bytes, connection, of_answer: None }
+        Self { bytes, charged_bytes, connection, of_answer: None, _stream: None }
+    }
+
+    /// Counts the stream of the answer as open until the piece is written or dropped.
+    pub(crate) fn on(mut self, stream: Option<Arc<OpenStream>>) -> Self {
+        self._stream = stream;
+        self
     }
 
     /// Counts the piece, until it is written or dropped, to the bytes of its answer that wait.

@@ -470,11 +470,11 @@ impl Connections {
                 Some((slot, share)) => Box::pin(slot.put(request, share, body_timeout)).await,
                 None => dispatcher.answer(request, &head).await?,
             };
-            head.answered(response.headers());
+            let stream = head.answered(response.headers());
             if closes {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response.map(|body| open.until(body)))
+            Ok::<_, Infallible>(response.map(|body| open.on(stream).until(body)))
         });
         match of_client {
             Some(account) => Either::Left(Box::pin(call_in_turn(account, answered))),

@@ -14,6 +14,10 @@
 //! connection go on, which may be those of other clients of a proxy that forwards trailers. So that no flag has been
 //! passed on before the meter has seen the whole head of its frame, the beginning of a head waits for the rest.
 //!
+//! A frame of data without content or end is nothing to its call. The library counts a hundred of them in the life of a
+//! connection, and then ends it, so one client of a proxy that passes them on would end the calls of all others. The
+//! meter changes their type to one that no receiver knows, which the library skips (RFC 9113 §5.5).
+//!
 //! The library decodes the fields of each frame of a head as it comes, and keeps them until the head is whole. The
 //! meter charges such a head, and ends a connection that takes too long for it.
 
@@ -34,8 +38,10 @@ use crate::unflushed::UnflushedHeads;
 
 /// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Length of a frame's head, the place of the flags in it, types of frames and their flags (RFC 9113 §4.1, §6).
+/// Length of a frame's head, the places of the type and of the flags in it, types of frames and their flags (RFC 9113
+/// §4.1, §6).
 pub(crate) const HEAD_LEN_BYTES: usize = 9;
+const KIND_AT: usize = 3;
 const FLAGS_AT: usize = 4;
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
@@ -43,6 +49,8 @@ pub(crate) const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
 pub(crate) const CONTINUATION: u8 = 9;
+/// A type of frames that is not assigned, and is ignored for that (RFC 9113 §5.5, §11.2).
+const UNASSIGNED: u8 = 0xff;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
@@ -226,8 +234,8 @@ impl FrameMeter {
         self.earned = self.earned.min(FRAMES.capacity);
     }
 
-    /// Counts the frames that begin in `bytes`, and takes END_STREAM from trailers with fields. Returns false if the
-    /// connection must end.
+    /// Counts the frames that begin in `bytes`, takes END_STREAM from trailers with fields, and has the library skip
+    /// empty data. Returns false if the connection must end.
     fn received(&mut self, bytes: &mut [u8], now_ms: u64) -> bool {
         let mut at = 0;
         while at < bytes.len() {
@@ -283,6 +291,12 @@ impl FrameMeter {
         self.state = ParseState::Payload(head.len);
         if head.len == 0 {
             self.end_frame();
+        }
+        if head.kind == DATA && head.len == 0 && !head.ends_data() {
+            if let Some(kind) = byte_of_head(read, KIND_AT) {
+                *kind = UNASSIGNED;
+            }
+            return self.take(head, now_ms);
         }
         if head.kind == DATA {
             let is_short = head.len < SHORT_DATA_LEN_BYTES && !head.ends_data();
@@ -356,9 +370,13 @@ impl FrameMeter {
 /// Takes END_STREAM from the flags of a frame whose head is at the end of `read`. Returns false if an earlier read had
 /// these flags.
 fn clear_end(read: &mut [u8]) -> bool {
-    let Some(at) = read.len().checked_sub(HEAD_LEN_BYTES - FLAGS_AT) else { return false };
-    read[at] &= !END_STREAM;
-    true
+    byte_of_head(read, FLAGS_AT).map(|flags| *flags &= !END_STREAM).is_some()
+}
+
+/// Returns a byte of the head that is at the end of `read`; `None` if an earlier read had it.
+fn byte_of_head(read: &mut [u8], place: usize) -> Option<&mut u8> {
+    let at = read.len().checked_sub(HEAD_LEN_BYTES - place)?;
+    read.get_mut(at)
 }
 
 /// A connection behind a meter.

@@ -112,6 +112,24 @@ fn calls_and_their_messages_are_free() {
     }
 }
 
+/// A client behind a proxy that passes frames on sends data without content. Data that is only padded takes a part of
+/// the windows, which the library has to give back.
+#[test]
+fn empty_data_is_skipped_by_the_library_unless_it_ends_its_request() {
+    const PADDED: u8 = 8;
+    let mut meter = begun();
+    assert!(meter.received(&mut frame_of(HEADERS, END_HEADERS, 1, 100), 0));
+    for (flags, len, is_skipped) in
+        [(0, 0, true), (PADDED, 10, false), (0, 1, false), (END_STREAM, 0, false)]
+    {
+        let mut expected = frame_of(DATA, flags, 1, len);
+        let mut sent = expected.clone();
+        assert!(meter.received(&mut sent, 0));
+        expected[KIND_AT] = if is_skipped { UNASSIGNED } else { DATA };
+        assert_eq!(sent, expected);
+    }
+}
+
 /// A client behind a proxy that passes bytes on ends streams that the library has forgotten, each with nine bytes.
 #[test]
 fn a_request_ends_once() {

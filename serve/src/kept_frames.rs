@@ -33,10 +33,11 @@ pub(crate) struct KeptFrames {
     queued: AtomicUsize,
     /// The most of them beyond those that are free.
     queued_paid: AtomicUsize,
-    /// Frames of requests that have come since the turn began, or since a call leaves some unread.
-    arrived: AtomicUsize,
+    /// Frames of requests that have come since the turn began, or since a call leaves some unread, and that no call has
+    /// read. Those that were dropped unread count too, until no call leaves any unread.
+    unread: AtomicUsize,
     /// The most of them beyond those that are free.
-    arrived_paid: AtomicUsize,
+    unread_paid: AtomicUsize,
     /// Calls that leave frames unread.
     unread_calls: AtomicUsize,
 }
@@ -63,14 +64,19 @@ impl KeptFrames {
     /// Counts frames of requests. Returns the bytes that the connection has to keep for their places.
     #[must_use]
     pub(crate) fn arrive(&self, frames: usize) -> usize {
-        let arrived = self.arrived.fetch_add(frames, Relaxed).saturating_add(frames);
-        self.owed(&self.arrived_paid, arrived.min(UNREAD_FRAMES_MAX)) * REQUEST_FRAME_BYTES
+        let unread = self.unread.fetch_add(frames, Relaxed).saturating_add(frames);
+        self.owed(&self.unread_paid, unread.min(UNREAD_FRAMES_MAX)) * REQUEST_FRAME_BYTES
+    }
+
+    /// Records that a call has read a frame of its request. One that came before the turn is not counted any more.
+    pub(crate) fn leave_unread(&self) {
+        let _ = self.unread.try_update(Relaxed, Relaxed, |unread| unread.checked_sub(1));
     }
 
     /// Records that calls have their turn, in which they read what has come, unless one of them leaves frames unread.
     pub(crate) fn end_turn(&self) {
         if self.unread_calls.load(Relaxed) == 0 {
-            self.arrived.store(0, Relaxed);
+            self.unread.store(0, Relaxed);
         }
     }
 
@@ -82,8 +88,8 @@ impl KeptFrames {
     }
 }
 
-/// A call that leaves frames of its request unread, as long as this is held: all frames of its connection that come
-/// meanwhile count as unread.
+/// A call that leaves frames of its request unread, as long as this is held: frames of its connection that come
+/// meanwhile count as unread until a call has read them.
 #[derive(Debug)]
 #[must_use = "frames count as unread for as long as this is held"]
 pub struct UnreadRequests(Arc<KeptFrames>);
@@ -166,6 +172,12 @@ mod tests {
         turns(1000);
         assert_eq!(paid(), 0, "they are read between two turns");
         let unread = UnreadRequests::begin(frames.clone());
+        for _ in 0..1000 {
+            connection.keep(frames.arrive(1));
+            frames.leave_unread();
+            frames.end_turn();
+        }
+        assert_eq!(paid(), 0, "other calls of the connection read theirs");
         turns(10);
         assert_eq!(paid(), 9 * FREE_FRAMES);
         turns(UNREAD_FRAMES_MAX);

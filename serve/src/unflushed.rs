@@ -7,7 +7,9 @@
 //!
 //! An answer without a body, such as that to a preflight, is counted nowhere else: the budget charges requests until
 //! they are answered, and bodies until they are written. And the library keeps the state of as many streams as a
-//! connection had at one time until the connection ends, so one burst of small requests would make it large for good.
+//! connection had at one time until the connection ends, so one burst of small requests, or calls that are opened one
+//! after the other and ended together, would make it large for good. The charge of a stream covers that state while its
+//! answer is open, and the connection is charged for the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -64,6 +66,12 @@ struct Heads {
     own_bytes: usize,
     /// Other answers that wait to be written, each with the share of its call, and the charge of its head in bytes.
     answered: Vec<(Arc<ConnectionShare>, usize)>,
+    /// Answers whose heads are written, and of which a part is to come, or waits to be written.
+    open: usize,
+    /// Answers among those whose heads wait that have ended.
+    ended: usize,
+    /// Flushes of the connection.
+    flushes: usize,
     /// Requests that are answered before their end, and are read on. Until the next flush such a request is also one of
     /// [`Self::arrived`] or of the answers, so a stream that begins before it is charged as if there was one more.
     /// That errs on the safe side, and is bounded by [`Self::streams_max`]. To count each once, every request would
@@ -71,20 +79,33 @@ struct Heads {
     unended: usize,
     /// The maximum number of streams that there were at one time.
     most: usize,
+    /// The number of streams whose state the connection is charged for.
+    charged: usize,
 }
 
 impl Heads {
-    /// Charges the library's state for streams beyond the most that there were before.
+    /// Returns the number of answers whose heads wait to be written.
+    fn unflushed(&self) -> usize {
+        self.own_answers + self.answered.len()
+    }
+
+    /// Counts the streams that there are.
     fn count(&mut self) {
-        let answered = self.own_answers + self.answered.len();
-        let streams = self.read + self.arrived + answered + self.unended;
-        let streams = streams.min(self.streams_max);
-        if let Some(connection) = &self.connection
-            && let Some(more) = streams.checked_sub(self.most).filter(|more| *more > 0)
-        {
+        let waiting = self.read + self.arrived + self.unflushed();
+        let streams = waiting + self.open + self.unended;
+        self.most = self.most.max(streams.min(self.streams_max));
+        self.charge();
+    }
+
+    /// Charges the library's state for the most streams that there were, without those that open answers cover, unless
+    /// it is charged already.
+    fn charge(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        connection.writing.frames.streams_are(self.most);
+        let more = self.most.saturating_sub(self.open).saturating_sub(self.charged);
+        if more > 0 {
             connection.keep(more * STREAM_STATE_BYTES);
-            connection.writing.frames.streams_are(streams);
-            self.most = streams;
+            self.charged += more;
         }
     }
 }
@@ -166,6 +187,9 @@ impl UnflushedHeads {
     pub(crate) fn flushed(&self) {
         let mut state = self.heads.lock();
         state.read = 0;
+        let (waiting, ended) = (state.unflushed(), std::mem::take(&mut state.ended));
+        state.open += waiting.saturating_sub(ended);
+        state.flushes = state.flushes.wrapping_add(1);
         if std::mem::take(&mut state.own_answers) > 0 {
             let own_bytes = std::mem::take(&mut state.own_bytes);
             if let Some(connection) = &state.connection {
@@ -210,16 +234,20 @@ impl ArrivedHead {
         UnendedStream(self.heads.clone())
     }
 
-    /// Charges the head of the answer instead of the request's, until the connection has written it. The answer to a
-    /// request of a hundred bytes may be a refusal whose text and details have some KiB.
-    pub(crate) fn answered(mut self, answer: &HeaderMap) {
-        if let Some(call) = self.call.take() {
-            let bytes = answer_bytes(answer).max(HEAD_BYTES);
+    /// Keeps the head charged, now that of the answer, until the connection has written it. The answer to a request of
+    /// a hundred bytes may be a refusal whose text and details have some KiB. Counts the stream as open until the
+    /// returned value is dropped, which is to be when the body of the answer is dropped, and all its pieces.
+    pub(crate) fn answered(mut self, answer: &HeaderMap) -> OpenStream {
+        let call = self.call.take();
+        let bytes = answer_bytes(answer).max(HEAD_BYTES);
+        if let Some(call) = &call {
             if bytes > HEAD_BYTES {
                 call.take_anyway(bytes - HEAD_BYTES);
             }
             call.waits(bytes);
-            let mut state = self.heads.heads.lock();
+        }
+        let mut state = self.heads.heads.lock();
+        if let Some(call) = call {
             state.arrived -= 1;
             if state.connection.as_ref().is_some_and(|own| Arc::ptr_eq(own, &call)) {
                 state.own_answers += 1;
@@ -228,6 +256,7 @@ impl ArrivedHead {
                 state.answered.push((call, bytes));
             }
         }
+        OpenStream { heads: self.heads.heads.clone(), begun_at: state.flushes }
     }
 }
 
@@ -247,6 +276,25 @@ pub(crate) struct UnendedStream(UnflushedHeads);
 impl Drop for UnendedStream {
     fn drop(&mut self) {
         self.0.heads.lock().unended -= 1;
+    }
+}
+
+/// A stream whose answer is under way.
+pub(crate) struct OpenStream {
+    heads: Arc<Mutex<Heads>>,
+    /// The flushes of the connection when the answer began.
+    begun_at: usize,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let mut state = self.heads.lock();
+        if state.flushes == self.begun_at {
+            state.ended += 1;
+        } else {
+            state.open -= 1;
+            state.charge();
+        }
     }
 }
 
@@ -316,6 +364,33 @@ mod tests {
             idle + 3 * STREAM_STATE_BYTES,
             "its state is there already"
         );
+    }
+
+    /// A caller opens one call after the other, all of which stay open, and then ends all of them.
+    #[test]
+    fn the_state_of_calls_that_were_open_together_is_charged_when_they_have_ended() {
+        const CALLS: usize = 10;
+        let budget = MemoryBudget::new(1 << 30);
+        let address = Ipv4Addr::LOCALHOST.into();
+        let connection = budget.connection(address, budget.account(None)).unwrap();
+        let heads = UnflushedHeads::new(connection.clone(), 100, &ArrivingHeads::default());
+        let idle = budget.used_bytes();
+        let begun = || {
+            heads.read(1);
+            let stream = heads.arrived(connection.clone(), 100).answered(&HeaderMap::new());
+            heads.flushed();
+            stream
+        };
+        for charged in [1, CALLS] {
+            let open: Vec<OpenStream> = std::iter::repeat_with(begun).take(CALLS).collect();
+            assert_eq!(budget.used_bytes(), idle + charged * STREAM_STATE_BYTES);
+            drop(open);
+            assert_eq!(budget.used_bytes(), idle + CALLS * STREAM_STATE_BYTES);
+        }
+        (0..1000).for_each(|_| drop(begun()));
+        assert_eq!(budget.used_bytes(), idle + CALLS * STREAM_STATE_BYTES, "one at a time");
+        drop((heads, connection));
+        assert_eq!(budget.used_bytes(), 0);
     }
 
     /// Over HTTP/1.1 a client may have any number of refusals wait behind each other.

@@ -23,8 +23,10 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
+use crate::budget::ConnectionShare;
 use crate::calls::CALL_BYTES;
 use crate::charged_bytes::ChargedBytes;
+use crate::kept_frames::KeptFrames;
 use crate::settings::STREAM_WINDOW_BYTES;
 use crate::task_threads;
 use crate::unflushed::ArrivedHead;
@@ -47,6 +49,8 @@ pub(crate) struct WatchedBody<B> {
     /// True while an HTTP/1.1 client waits to be asked for the body, and may never send it (RFC 9110 §10.1.1).
     waits: bool,
     dropped: Arc<Mutex<Option<B>>>,
+    /// The frames of the connection, over HTTP/2.
+    frames: Option<Arc<KeptFrames>>,
 }
 
 /// The part of a request's body that its answer leaves unread.
@@ -61,8 +65,10 @@ pub(crate) fn watch<B>(request: Request<B>) -> (Request<WatchedBody<B>>, UnreadR
     let waits = is_http1 && request.headers().contains_key(EXPECT);
     let bytes_max = if is_http1 { HTTP1_BYTES_MAX } else { HTTP2_BYTES_MAX };
     let dropped = Arc::new(Mutex::new(None));
+    let share = request.extensions().get::<Arc<ConnectionShare>>().filter(|_| !is_http1);
+    let frames = share.map(|share| share.writing.frames.clone());
     let rest = UnreadRest { dropped: dropped.clone(), bytes_max };
-    (request.map(|body| WatchedBody { body: Some(body), waits, dropped }), rest)
+    (request.map(|body| WatchedBody { body: Some(body), waits, dropped, frames }), rest)
 }
 
 impl<B> UnreadRest<B>
@@ -140,8 +146,13 @@ impl<B: HttpBody + Unpin> HttpBody for WatchedBody<B> {
         self.waits = false; // this asks for it
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(body).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
-            self.body = None;
+        match &frame {
+            Some(Ok(read)) => {
+                if let Some(frames) = self.frames.as_ref().filter(|_| read.is_data()) {
+                    frames.leave_unread();
+                }
+            }
+            _ => self.body = None,
         }
         Poll::Ready(frame)
     }
@@ -158,8 +169,11 @@ impl<B: HttpBody + Unpin> HttpBody for WatchedBody<B> {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::budget::MemoryBudget;
+    use crate::kept_frames::UnreadRequests;
 
     const PIECE_LEN_BYTES: usize = 1024 * 1024;
 
@@ -209,6 +223,26 @@ mod tests {
         ] {
             assert_eq!((ends_now(&mut body), body.read), (ends, read));
         }
+    }
+
+    /// A call reads its request while another one of its connection leaves frames unread for hours.
+    #[tokio::test]
+    async fn frames_that_a_call_has_read_are_not_unread() {
+        const FRAMES: usize = 100;
+        let budget = MemoryBudget::new(1 << 30);
+        let address = Ipv4Addr::LOCALHOST.into();
+        let connection = budget.connection(address, budget.account(None)).unwrap();
+        let frames = connection.writing.frames.clone();
+        let _other = UnreadRequests::begin(frames.clone());
+        let mut request = Request::new(pieces(FRAMES, true));
+        *request.version_mut() = Version::HTTP_2;
+        request.extensions_mut().insert(connection.clone());
+        let (mut request, _rest) = watch(request);
+        for _ in 0..FRAMES {
+            assert_eq!(frames.arrive(1), 0, "one at a time is free");
+            assert!(request.body_mut().frame().await.is_some());
+        }
+        assert!(frames.arrive(FRAMES) > 0, "they are not all free together");
     }
 
     #[tokio::test]

@@ -327,6 +327,24 @@ async fn resets_of_one_client_do_not_end_the_connection_of_its_proxy() {
     timeout(HANGS_AFTER, answered).await.expect("the call of another client is answered");
 }
 
+/// A client of a proxy sends data without content on its call, which the library counts for the whole connection.
+#[tokio::test]
+async fn empty_data_of_one_client_does_not_end_the_connection_of_its_proxy() {
+    let of_proxy = listener(|settings| {
+        settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
+    });
+    let listener = of_proxy.await;
+    let mut stream = listener.http2().await;
+    let block = call();
+    let mut sent = frame(HEADERS, END_HEADERS, 1, &block);
+    sent.extend(frame(DATA, 0, 1, &[]).repeat(1000));
+    sent.extend(frame(HEADERS, END_HEADERS | END_STREAM, 3, &block));
+    stream.write_all(&sent).await.unwrap();
+    let (mut reading, _writing) = stream.into_split();
+    let answered = async { while next_frame(&mut reading).await != (HEADERS, 3) {} };
+    timeout(HANGS_AFTER, answered).await.expect("the call of another client is answered");
+}
+
 /// Sends calls with trailers that have fields, and requires that each ends and their connection goes on.
 async fn require_resets(listener: &Listener, calls: u32) {
     let mut stream = listener.connect().await;

@@ -293,7 +293,8 @@ impl Store {
         let (Some(folder), Some(host), None) = (location.folder(), host, lasting.host.get()) else {
             return Ok(());
         };
-        let marker = judge(folder, host, header)?;
+        let lacks = host.new_strand && meta::may_lack_places(&self.database().db)?;
+        let marker = judge(folder, host, header, lacks)?;
         let is_newest = marker.standing() == FolderStanding::Newest;
         if is_newest {
             self.adopt_by(&marker)?;
@@ -303,11 +304,13 @@ impl Store {
     }
 }
 
-/// Compares the folder with the host marker, and with the operator's word.
+/// Compares the folder with the host marker, and with the operator's word. `lacks` is true if the folder may lack
+/// places that its node has signed, such as one that a backup has brought here.
 fn judge(
     folder: &Path,
     host: &HostSettings,
     header: &StoreHeader,
+    lacks: bool,
 ) -> Result<HostMarker, OpenError> {
     let StoreHeader { identity, incarnation, generation, highest_sequence, .. } = header;
     let facts = FolderFacts {
@@ -317,7 +320,7 @@ fn judge(
         head: *highest_sequence,
     };
     let marker = HostMarker::judge(&host.state_dir, identity, folder, facts)?;
-    if !host.new_strand || marker.note_new() {
+    if !host.new_strand || (!lacks && marker.note_new()) {
         return Ok(marker);
     }
     match marker.standing() {
@@ -325,6 +328,10 @@ fn judge(
         FolderStanding::Newest if *highest_sequence == SequenceId::NONE => Ok(marker),
         FolderStanding::Newest | FolderStanding::New | FolderStanding::Unjudged => {
             Err(OpenError::StrandExists { found: format!("its strand ends at {highest_sequence}") })
+        }
+        FolderStanding::Unknown(UnknownFolder::Empty) => {
+            let found = "the folder comes from a backup or from another node, and may lack what this one has signed since";
+            Err(OpenError::StrandExists { found: found.to_owned() })
         }
         FolderStanding::Unknown(UnknownFolder::NoMarker) => {
             let found = format!("the folder holds its strand up to {highest_sequence}");

@@ -20,8 +20,8 @@ use std::time::Duration;
 use crate::support::*;
 use hawser_storage::{
     BackupError, BackupFile, Backups, BootstrapError, Bootstraps, DiskReserveSettings,
-    FolderObjects, FolderStanding, HostSettings, LogItem, ManifestError, NewBackup, Objects, Store,
-    StoreSettings, UnknownFolder, WantedBackup,
+    FolderObjects, FolderStanding, HostSettings, LogItem, ManifestError, NewBackup, Objects,
+    OpenError, Store, StoreSettings, UnknownFolder, WantedBackup,
 };
 use place::{Defect, Defective, Place, folder, lines_of};
 
@@ -392,6 +392,23 @@ fn a_restored_folder_may_lack_places_until_its_node_signs_from_it() {
     assert!(restored.may_lack_places().unwrap(), "a start alone signs nothing");
     restored.adopt().unwrap();
     assert!(!restored.may_lack_places().unwrap());
+}
+
+/// Played by a script that restores a backup of before the node's first envelope, and still has the flag of its first
+/// start.
+#[test]
+fn a_restored_folder_without_a_strand_is_no_new_strand() {
+    let place = Place::new();
+    let backup = place.back_up(&Store::open(&settings(&place.path("data"))).unwrap(), 1);
+    place.restore(&backup.name, "restored").unwrap();
+    let open = |new_strand| {
+        let host = Some(HostSettings { state_dir: place.path("state"), new_strand });
+        Store::open(&StoreSettings { host, ..settings(&place.path("restored")) })
+    };
+    let refused = open(true).map(drop);
+    assert!(matches!(refused, Err(OpenError::StrandExists { .. })), "{refused:?}");
+    let standing = open(false).unwrap().standing();
+    assert_eq!(standing, FolderStanding::Unknown(UnknownFolder::Empty));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -110,10 +110,14 @@ async fn back_up_while_publishing(
     (answer["backup"].as_str().unwrap().to_owned(), head)
 }
 
-fn confirm(node: &Node, further: &[&str]) {
+fn try_confirm(node: &Node, further: &[&str]) -> Output {
     let mut command = Command::new(hawser());
     command.args(["restore", "confirm", "--yes", "--state-dir"]).arg(node.state_dir());
-    let output = command.args(further).output().unwrap();
+    command.args(further).output().unwrap()
+}
+
+fn confirm(node: &Node, further: &[&str]) {
+    let output = try_confirm(node, further);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -161,6 +165,8 @@ async fn an_older_folder_signs_nothing_while_peers_do_not_answer_and_nothing_twi
         assert_quarantined(&network.nodes[0]).await;
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
+    let refused = try_confirm(&network.nodes[0], &["--complete"]);
+    assert_eq!(refused.status.code(), Some(3), "its host knows of more");
     network.mend(0, 1);
     network.mend(0, 2);
     network.nodes[0].ready().await;

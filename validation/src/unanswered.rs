@@ -9,9 +9,9 @@ use crate::wallets::WalletError;
 pub(crate) struct UnansweredWallets(WarningThrottle);
 
 impl UnansweredWallets {
-    /// Returns the text of an error for a caller. The reason why a chain does not answer names an endpoint of the
-    /// operator and quotes it, so it goes to the log and not to the caller. Callers can cause such errors at will: they
-    /// name a block whose state the endpoints have pruned. So the log has one line a minute.
+    /// Returns the text of an error for a caller. The reason for which a chain does not answer names an endpoint of the
+    /// operator's and quotes it, so the log has it, and the caller does not. Callers can cause such errors at will, by
+    /// naming a block whose state the endpoints have pruned. So the log has one line a minute.
     pub(crate) fn text_of(&self, error: &WalletError) -> String {
         let WalletError::NoAnswer { chain_id, .. } = error else { return error.to_string() };
         if self.0.is_due() {

@@ -131,9 +131,8 @@ async fn estimated_by_most(
 }
 
 /// Returns the gas limit of a call that no endpoint without a pause accepts, from all endpoints: a paused one may
-/// accept it. `failure` is the error of the endpoints without a pause. A refusal needs two endpoints of different
-/// hosts, as every failure does: a single one may lie while the others do not answer, and a client takes a refusal as
-/// final.
+/// accept it. `failure` is what the others have said. A refusal needs two endpoints of different hosts, as every
+/// failure does: a single one may lie while the others do not answer, and a client takes a refusal for final.
 async fn estimated_by_any<Fut>(
     endpoints: &Endpoints,
     least: u64,

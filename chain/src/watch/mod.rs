@@ -1,8 +1,8 @@
 //! Keeps values of the settlement chain up to date: the node registry and the rates, as types of `hawser_rules`, the
 //! pause states of contracts, the balances of an account, and that of a payer.
 //!
-//! Nodes and gateways read through this module, so both see the same records. The first reading has to succeed. If a
-//! later one fails, the last value is kept, with the error.
+//! Nodes and gateways read through this module, so both see the same records. The first reading has to succeed, unless
+//! the caller has the list of an earlier run. If a later one fails, the last value is kept, with the error.
 //!
 //! A reading at a lower block than the last one is refused, if no endpoint has that block. A single endpoint may state
 //! a false block number, so no endpoint is paused for this, and the refusals end after a time: see `OLDER_AFTER`.
@@ -45,6 +45,10 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// restart of an endpoint, short compared with the lifetime of a registry.
 const OLDER_AFTER: Duration = Duration::from_secs(600);
 
+/// The time for which a list of an earlier run counts as having failed when it comes into use. Longer than any limit:
+/// it is not known what has changed since that run.
+const OF_EARLIER_RUN: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The last successful reading of a list, with the outcome of later attempts.
 #[derive(Debug, Clone)]
 pub struct ListSnapshot<T> {
@@ -64,6 +68,15 @@ pub struct ListSnapshot<T> {
     pub failing_since: Option<Instant>,
     /// The number of failed attempts since the start.
     pub failures: u64,
+}
+
+/// A list that an earlier run has read.
+#[derive(Debug, Clone)]
+pub struct EarlierList<T> {
+    /// The value.
+    pub value: T,
+    /// The time at which it was kept.
+    pub kept_at: SystemTime,
 }
 
 /// Error of reading a list.
@@ -140,12 +153,28 @@ pub async fn registry(
     every: Duration,
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<Registry>, WatchError> {
+    registry_or(endpoints, address, every, notify, None).await
+}
+
+/// Watches the node registry like [`registry()`]. If it cannot be read now, it starts with that of an earlier run, as
+/// if every reading since then had failed.
+///
+/// # Errors
+/// Fails when the registry cannot be read now, and there is none of an earlier run.
+pub async fn registry_or(
+    endpoints: Endpoints,
+    address: Address,
+    every: Duration,
+    notify: watch::Receiver<u64>,
+    earlier: Option<EarlierList<Registry>>,
+) -> Result<ListWatcher<Registry>, WatchError> {
     let attempts = endpoints.count();
     let read = move |known: Option<KnownList<Registry>>| {
         let endpoints = endpoints.clone();
         async move { registry::read(&endpoints, address, known.as_ref()).await }
     };
-    watch_list("node registry", every, notify, attempts, read).await
+    let first = first_reading(attempts, &read).await;
+    Ok(watch_list("node registry", every, notify, first_snapshot(first, earlier)?, read))
 }
 
 /// Watches the rates: reads them at once, then at the interval `every` and whenever `notify` changes, at most once a
@@ -159,6 +188,21 @@ pub async fn rate_table(
     every: Duration,
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<RateTable>, WatchError> {
+    rate_table_or(endpoints, address, every, notify, None).await
+}
+
+/// Watches the rates like [`rate_table`]. If they cannot be read now, it starts with those of an earlier run, as if
+/// every reading since then had failed.
+///
+/// # Errors
+/// The errors of [`rate_table`], if there are no rates of an earlier run.
+pub async fn rate_table_or(
+    endpoints: Endpoints,
+    address: Address,
+    every: Duration,
+    notify: watch::Receiver<u64>,
+    earlier: Option<EarlierList<RateTable>>,
+) -> Result<ListWatcher<RateTable>, WatchError> {
     let attempts = endpoints.count();
     let read = move |known: Option<KnownList<RateTable>>| {
         let endpoints = endpoints.clone();
@@ -168,7 +212,8 @@ pub async fn rate_table(
             rates::read(&endpoints, address, known_rates, known_block).await
         }
     };
-    watch_list("rate registry", every, notify, attempts, read).await
+    let first = first_reading(attempts, &read).await;
+    Ok(watch_list("rate registry", every, notify, first_snapshot(first, earlier)?, read))
 }
 
 /// Reads the node registry once: of several endpoints, more have to show it than others, also as of their own newest
@@ -195,28 +240,51 @@ struct KnownList<T> {
     block: u64,
 }
 
-async fn watch_list<T, F, Fut>(
+/// Returns the snapshot of the first reading; of the list of an earlier run, if the reading has failed and there is
+/// one.
+fn first_snapshot<T>(
+    first: Result<agreement::AgreedReading<T>, WatchError>,
+    earlier: Option<EarlierList<T>>,
+) -> Result<ListSnapshot<T>, WatchError> {
+    match (first, earlier) {
+        (Ok(first), _) => Ok(ListSnapshot {
+            value: Arc::new(first.value),
+            block: first.block,
+            is_of_most: first.is_of_most,
+            read_at: SystemTime::now(),
+            error: None,
+            failing_since: None,
+            failures: 0,
+        }),
+        (Err(error), Some(EarlierList { value, kept_at })) => {
+            let now = Instant::now();
+            Ok(ListSnapshot {
+                value: Arc::new(value),
+                block: 0,
+                is_of_most: false,
+                read_at: kept_at,
+                error: Some(error.to_string()),
+                failing_since: Some(now.checked_sub(OF_EARLIER_RUN).unwrap_or(now)),
+                failures: 1,
+            })
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn watch_list<T, F, Fut>(
     name: &'static str,
     every: Duration,
     mut notify: watch::Receiver<u64>,
-    attempts: usize,
+    first: ListSnapshot<T>,
     read: F,
-) -> Result<ListWatcher<T>, WatchError>
+) -> ListWatcher<T>
 where
     T: Send + Sync + 'static,
     F: Fn(Option<KnownList<T>>) -> Fut + Send + 'static,
     Fut: Future<Output = Result<agreement::AgreedReading<T>, WatchError>> + Send,
 {
-    let first = first_reading(attempts, &read).await?;
-    let (sender, snapshots) = watch::channel(ListSnapshot {
-        value: Arc::new(first.value),
-        block: first.block,
-        is_of_most: first.is_of_most,
-        read_at: SystemTime::now(),
-        error: None,
-        failing_since: None,
-        failures: 0,
-    });
+    let (sender, snapshots) = watch::channel(first);
     let task = tokio::spawn(async move {
         let mut is_notified = true;
         loop {
@@ -239,7 +307,7 @@ where
             sender.send_modify(|snapshot| update(name, snapshot, outcome));
         }
     });
-    Ok(ListWatcher { snapshots, task })
+    ListWatcher { snapshots, task }
 }
 
 /// Reads a list for the first time, in at most so many `attempts`. An answer that does not count has its endpoint
@@ -334,13 +402,37 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
             std::future::ready(Ok::<_, WatchError>(reading("nodes", 7)))
         };
-        let _watcher = watch_list("list", hour, notify, 1, read).await.unwrap();
+        let first = first_snapshot(read(None).await, None).unwrap();
+        let _watcher = watch_list("list", hour, notify, first, read);
         for _ in 0..1000 {
             announced.send_modify(|count| *count += 1);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let count = count.load(Ordering::Relaxed);
         assert!((10..=12).contains(&count), "{count} readings in ten seconds");
+    }
+
+    /// Played by an endpoint that is away at the start, and answers later.
+    #[tokio::test(start_paused = true)]
+    async fn a_list_of_an_earlier_run_counts_as_failing_until_the_first_reading() {
+        let away = || Err(WatchError::Behind { found: 1, known: 2 });
+        assert!(first_snapshot::<&str>(away(), None).is_err());
+        let earlier = EarlierList { value: "kept", kept_at: SystemTime::UNIX_EPOCH };
+        let read = first_snapshot(Ok(reading("read", 7)), Some(earlier.clone())).unwrap();
+        assert_eq!((*read.value, read.block, read.error), ("read", 7, None));
+        let first = first_snapshot(away(), Some(earlier)).unwrap();
+        assert_eq!((*first.value, first.block, first.is_of_most), ("kept", 0, false));
+        assert!(first.error.is_some() && first.failures == 1);
+        assert!(first.failing_since.unwrap().elapsed() >= OLDER_AFTER, "longer than any limit");
+
+        let (_announced, notify) = watch::channel(0);
+        let answer = |_| std::future::ready(Ok::<_, WatchError>(reading("read", 7)));
+        let hour = Duration::from_secs(3600);
+        let watcher = watch_list("list", hour, notify, first, answer);
+        let mut snapshots = watcher.subscribe();
+        snapshots.changed().await.unwrap();
+        let now = snapshots.borrow_and_update().clone();
+        assert_eq!((*now.value, now.error, now.failing_since), ("read", None, None));
     }
 
     #[test]

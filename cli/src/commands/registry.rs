@@ -5,7 +5,7 @@ mod params;
 mod rates;
 
 use hawser_node::error::RunError;
-pub(super) use rates::{rates_file, record_of_rate};
+pub(super) use rates::rates_file;
 
 use crate::args::registry::{
     CanonicalCommand, NodeCommand, ParamsCommand, RatesCommand, RegistryCommand,

@@ -113,8 +113,8 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     if args.complete && question.may_lack_places {
         return Err(RunError::refused(
             "nothing was changed: the data folder may lack the node's last envelopes: it was a replica's, comes from a \
-             backup or from before an upgrade, or its machine went down before they were on the disk. Confirm without \
-             --complete",
+             backup or from before an upgrade, its machine went down before they were on the disk, or this host or a peer \
+             knows of more than it held. Confirm without --complete",
         ));
     }
     if !as_json {

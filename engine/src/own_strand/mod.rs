@@ -161,6 +161,9 @@ pub struct OwnStrandGuard {
     /// A peer has shown a place above `held` since the last observation. By the next one the place may be
     /// stored, and no longer looks like something that the folder lacked.
     is_contradicted: bool,
+    /// A contradiction has closed the gate before anything was signed. Requests that had places by then may be signed
+    /// since.
+    may_sign_yet: bool,
     /// The node's clock at the start.
     started_ns: i64,
     /// Envelopes of the strand with a later time were signed by another process.
@@ -218,6 +221,7 @@ impl OwnStrandGuard {
             answers: Answers::default(),
             host_head,
             is_contradicted: false,
+            may_sign_yet: false,
             started_ns: now_ns,
             foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
             gap: GAP,
@@ -241,6 +245,10 @@ impl OwnStrandGuard {
         let is_contradicted = std::mem::take(&mut self.is_contradicted);
         if is_contradicted || self.answers.shown() > held {
             self.note_proof(now, has_signed);
+        }
+        if has_signed && std::mem::take(&mut self.may_sign_yet) {
+            // Places may have been given out twice after all.
+            self.phase = Phase::Stopped;
         }
         if let Phase::Asking { until, is_new: true } = self.phase
             && now >= until
@@ -350,6 +358,7 @@ impl OwnStrandGuard {
         assert!(is_due, "signing begins only by a release");
         self.released_behind = self.held.max(self.declared);
         (self.phase, self.before_gap, self.declared) = (Phase::Ready, None, SequenceId::NONE);
+        self.may_sign_yet = false;
     }
 
     /// Returns the permission to sign, once it is due. The places of `skip_through` must be on disk
@@ -433,6 +442,7 @@ impl OwnStrandGuard {
             // Places may have been given out twice already.
             Phase::Ready if has_signed => self.phase = Phase::Stopped,
             Phase::Ready | Phase::Asking { .. } => {
+                self.may_sign_yet = matches!(self.phase, Phase::Ready);
                 let reason = UnknownFolder::Contradicted;
                 self.phase = Phase::Quarantine { reason, since: now, confirmation: None };
             }

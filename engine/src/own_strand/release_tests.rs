@@ -162,3 +162,32 @@ fn the_time_of_a_claim_begins_when_its_peer_is_asked() {
     guard.observe(over_at, seen());
     assert_eq!((guard.source(), guard.release(over_at)), (None, skip(None)), "it shows nothing");
 }
+
+/// A machine was set back. A request had places when a peer showed that, and the disk takes it afterwards.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn what_had_places_when_the_gate_closed_stops_the_node_once_it_is_signed() {
+    let start = Instant::now();
+    let contradicted = || {
+        let standing = FolderStanding::Newest;
+        let mut guard = OwnStrandGuard::new(standing, SequenceId::NONE, start, 0);
+        guard.observe(start, held(5));
+        guard.note_released();
+        guard.note_shown(start, OriginatorId(200), SequenceId(6), Some(-1));
+        guard.observe(start, held(5));
+        assert_eq!(guard.status().reason(), Some(UnknownFolder::Contradicted));
+        guard
+    };
+    let signed = |place| StrandObservation { has_signed: true, ..held(place) };
+    let mut guard = contradicted();
+    guard.observe(start, signed(6));
+    assert_eq!(guard.status(), OwnStrandStatus::Stopped);
+
+    // What is signed behind the gap of the release stops nothing.
+    let mut guard = contradicted();
+    say(&mut guard, start, GAP);
+    guard.observe(start, held(6 + GAP));
+    guard.note_released();
+    guard.observe(start, signed(7 + GAP));
+    assert_eq!(guard.status(), OwnStrandStatus::Ready);
+}

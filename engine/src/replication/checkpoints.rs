@@ -103,9 +103,9 @@ impl CheckpointWatch {
         }
     }
 
-    /// Forgets all checkpoints of these nodes.
-    pub fn forget(&mut self, nodes: &BTreeSet<OriginatorId>) {
-        self.strands.retain(|(node, _), _| !nodes.contains(node));
+    /// Forgets all checkpoints of a node, whose key is another one now.
+    pub fn forget(&mut self, node: OriginatorId) {
+        self.strands.retain(|(signer, _), _| *signer != node);
     }
 
     /// Returns true if nothing larger is known of the node about the strand.

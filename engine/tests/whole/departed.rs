@@ -7,13 +7,14 @@ use hawser_engine::facts;
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
+use hawser_engine::runtime::replication::StrandPart;
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{Absence, Absences};
-use hawser_storage::{Family, InvalidRule, Mark, Store, TimeRule, Validity};
+use hawser_storage::{EvidenceTime, Family, InvalidRule, Mark, Store, TimeRule, Validity};
 
 use crate::common::{self, NODE, START_NS, group_topic, payer, record};
 use crate::follow::{Follower, OTHER, SOURCE, dated, key, strand};
@@ -73,7 +74,7 @@ fn charged(store: &Store) -> u64 {
     row.map_or(0, |row| row.messages)
 }
 
-/// The registry in which the source has the key of `signer`.
+/// Returns the registry in which `SOURCE` has the key of this node.
 fn with_key_of(signer: OriginatorId) -> Arc<Registry> {
     let record = |(id, signer): (OriginatorId, OriginatorId)| NodeRecord {
         id,
@@ -99,44 +100,65 @@ async fn a_node_that_has_another_key_in_the_registry_is_followed_by_that_one() {
     follower.stop().await;
 }
 
-/// Shows a checkpoint of the source, and one that is forged by then, so that the test knows when both were looked at.
-async fn show(follower: &Follower, signer: OriginatorId, root: TreeHash, forger: OriginatorId) {
-    let of = Checkpoint { node: SOURCE, originator: SOURCE, size: 9, root, time_ns: 9 };
-    let counters = follower.engine().counters().clone();
-    let forged = || counters.checkpoint_exchange.forged.get();
-    let before = forged();
-    assert!(follower.replication.show_checkpoint(of.sign(&key(signer)).into()));
-    let other = Checkpoint { size: 8, ..of };
-    assert!(follower.replication.show_checkpoint(other.sign(&key(forger)).into()));
-    follower.until("both are looked at", || forged() > before).await;
+/// The same while a part of the strand is held that the former key has signed, and a checkpoint of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_former_key_has_signed_is_no_evidence_and_is_not_passed_on() {
+    let follower = Follower::start_with(common::store(), with_key_of(SOURCE));
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.send(strand(SOURCE, &[1, 2])).await;
+    follower.wait_for(SOURCE, 2).await;
+    let store = follower.engine().store().clone();
+    while !store.extend_trees(usize::MAX).unwrap() {}
+    let root = store.snapshot().root(SOURCE, 2).unwrap();
+    let signed = |root, by| {
+        let of = Checkpoint { node: SOURCE, originator: SOURCE, size: 2, root, time_ns: 1 };
+        of.sign(&key(by)).into()
+    };
+    let mut other = follower.connect(OTHER, &[(SOURCE, 2)]);
+    other.link.note_checkpoint(signed(root, SOURCE));
+    let exchange = &follower.engine().counters().checkpoint_exchange;
+    follower.until("the former node's tree agrees", || exchange.agreed.get() == 1).await;
+    let replication = &follower.replication;
+    let is_passed_on = || {
+        let (part, reads) = (StrandPart::Items(None), replication.page_reads());
+        replication.reader(SOURCE, SequenceId::NONE, part, 1 << 20, reads).is_ok()
+    };
+    assert!(is_passed_on());
+
+    follower.node.registry.send_replace(with_key_of(NEW));
+    follower.until("it is not passed on", || !is_passed_on()).await;
+    other.link.note_checkpoint(signed(TreeHash([7; 32]), NEW));
+    follower.until("the present node's tree differs", || exchange.differing.get() == 1).await;
+    let is_asked = async { while other.want(SOURCE).await != (0, Some(1)) {} };
+    tokio::select! {
+        biased;
+        found = replication.fetch(SOURCE, [(SequenceId(1), None)].into()) => assert!(found.is_empty()),
+        () = is_asked => panic!("an honest peer would be sent away for its answer"),
+    }
+    assert_eq!(exchange.contradicting.get(), 0);
+    drop((source, other));
+    let store = follower.stop().await;
+    let evidence = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    assert!(evidence.is_empty(), "{evidence:?}");
 }
 
-/// The same, when this node holds what the former node has signed.
+/// The clock of the node that had the id before was ahead.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_does_not_answer_for_what_another_one_signed_that_had_its_id_before() {
+async fn a_time_that_steps_back_from_a_former_key_is_no_evidence() {
     let store = common::store();
     let follower = Follower::start_with(store.clone(), with_key_of(SOURCE));
     let mut source = follower.connect(SOURCE, &[]);
     source.want(SOURCE).await;
-    // The clock of the former node was ahead.
     source.send([signed(1, 60)]).await;
     follower.wait_for(SOURCE, 1).await;
-    show(&follower, SOURCE, TreeHash([1; 32]), NEW).await;
     follower.node.registry.send_replace(with_key_of(NEW));
-    show(&follower, NEW, TreeHash([2; 32]), SOURCE).await;
-    let contradicting = &follower.engine().counters().checkpoint_exchange.contradicting;
-    assert_eq!(contradicting.get(), 0, "each has signed one tree");
-
     while source.want(SOURCE).await != (1, None) {}
-    let of_new = |sequence, seconds| {
-        let statement = OriginatorEnvelope::open(signed(sequence, seconds)).unwrap().0;
-        let signature = key(NEW).sign(originator_digest(&statement));
-        OriginatorEnvelope::encode(statement, Proof::Signature(signature))
-    };
-    source.send([of_new(2, 0)]).await;
+    let statement = OriginatorEnvelope::open(signed(2, 0)).unwrap().0;
+    let signature = key(NEW).sign(originator_digest(&statement));
+    source.send([OriginatorEnvelope::encode(statement, Proof::Signature(signature))]).await;
     follower.wait_for(SOURCE, 2).await;
-    let is_accused = store.evidence_counts().contains_key(&SOURCE);
-    assert!(!is_accused, "the times are of two nodes");
+    assert!(!store.evidence_counts().contains_key(&SOURCE), "the times are of two nodes");
     follower.stop().await;
 }
 

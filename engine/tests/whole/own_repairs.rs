@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::{self, NODE, message};
 use crate::follow::{Follower, OTHER, SOURCE, envelope, strand};
+use crate::voids::{declared, kept};
 
 fn append(place: u64) -> Change {
     let id = EnvelopeId::new(NODE, SequenceId(place));
@@ -141,6 +142,28 @@ async fn a_claim_ends_publishing_before_a_search_for_the_gap_has_ended() {
     follower.until("the gate is closed", || is_claimed(&follower)).await;
     drop(disk);
     while source.want(NODE).await != (4, None) {}
+    follower.stop().await;
+}
+
+/// Another folder of this node has gone on, and the disk hangs with the statement that shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_about_the_own_strand_ends_publishing_before_it_is_recorded() {
+    let store = common::store();
+    let follower = Follower::start(store.clone());
+    follower.publish("one").await.unwrap();
+    let disk = HungDisk::of(&store);
+    let other = follower.connect(OTHER, &[]);
+    // About a place that this folder has: only its record waits for the disk.
+    other.link.note_void(declared(NODE, 1, 1, NODE));
+    follower.until("the record is on its way to the disk", || disk.is_met()).await;
+    let status = || follower.engine().own_strand_status();
+    assert_eq!(status(), OwnStrandStatus::Ready);
+    other.link.note_void(declared(NODE, 2, 1_000, NODE));
+    follower.until("the gate is closed", || status() == OwnStrandStatus::Stopped).await;
+    assert!(kept(&follower).is_empty(), "nothing is recorded yet");
+    drop(disk);
+    follower.until("both are recorded", || kept(&follower).len() == 2).await;
+    drop(other);
     follower.stop().await;
 }
 

@@ -58,6 +58,29 @@ impl RateRecord {
         target_rate_per_minute: 6000,
         start_time: 0,
     };
+
+    /// Returns the record of a rate.
+    #[must_use]
+    pub fn of(rate: &Rate) -> Self {
+        Self {
+            message_fee: rate.message_fee,
+            storage_fee: rate.storage_fee,
+            congestion_fee: rate.congestion_fee,
+            target_rate_per_minute: rate.target_rate_per_minute,
+            start_time: rate.start_unix_s,
+        }
+    }
+
+    /// Returns the rate of a record.
+    pub(crate) fn rate(&self) -> Rate {
+        Rate {
+            start_unix_s: self.start_time,
+            message_fee: self.message_fee,
+            storage_fee: self.storage_fee,
+            congestion_fee: self.congestion_fee,
+            target_rate_per_minute: self.target_rate_per_minute,
+        }
+    }
 }
 
 /// Error of parsing a rates file.
@@ -119,14 +142,7 @@ impl RatesFile {
 }
 
 fn table(file: &RatesFile, confirmed_ns: Option<i64>) -> Result<RateTable, RateTableError> {
-    let rates = file.rates.iter().map(|entry| Rate {
-        start_unix_s: entry.start_time,
-        message_fee: entry.message_fee,
-        storage_fee: entry.storage_fee,
-        congestion_fee: entry.congestion_fee,
-        target_rate_per_minute: entry.target_rate_per_minute,
-    });
-    RateTable::new(rates.collect(), confirmed_ns)
+    RateTable::new(file.rates.iter().map(RateRecord::rate).collect(), confirmed_ns)
 }
 
 fn some_number_or_text<'de, D: Deserializer<'de>>(

@@ -47,6 +47,33 @@ pub struct RegistryContract {
     pub block: Option<u64>,
 }
 
+impl RegistryFile {
+    /// Returns the records of a registry, without absences. The signer of each is the address of its key: the file has
+    /// no other ones.
+    pub(crate) fn of(registry: &Registry) -> Self {
+        let node = |record: &NodeRecord| RegistryFileEntry {
+            node_id: record.id,
+            signer: record.public_key.address().to_string(),
+            is_canonical: record.canonical,
+            signing_public_key: record.public_key.to_string(),
+            http_address: record.http_address.clone().unwrap_or_default(),
+            quic_address: record.quic_address.clone(),
+            absences: Vec::new(),
+        };
+        let unusable = |(node_id, is_canonical)| RegistryFileEntry {
+            node_id,
+            signer: String::new(),
+            is_canonical,
+            signing_public_key: String::new(),
+            http_address: String::new(),
+            quic_address: None,
+            absences: Vec::new(),
+        };
+        let nodes = registry.nodes().map(node).chain(registry.unusable().map(unusable));
+        Self { nodes: nodes.collect(), source: None }
+    }
+}
+
 /// One record of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -127,7 +154,14 @@ pub enum NodeEntryError {
 /// # Errors
 /// The error of the first invalid record.
 pub fn parse(text: &str) -> Result<Registry, RegistryFileError> {
-    let file: RegistryFile = serde_json::from_str(text)?;
+    registry_of(&serde_json::from_str(text)?)
+}
+
+/// Returns the registry of a file's content.
+///
+/// # Errors
+/// The error of the first invalid record.
+pub(crate) fn registry_of(file: &RegistryFile) -> Result<Registry, RegistryFileError> {
     let (mut records, mut absent) = (Vec::with_capacity(file.nodes.len()), Vec::new());
     let (mut ids, mut unusable) = (BTreeSet::new(), Vec::new());
     for entry in &file.nodes {

@@ -11,8 +11,8 @@ use hawser_engine::{Engine, price};
 use hawser_proto::{Address, OriginatorId};
 use hawser_rules::RateTable;
 use hawser_storage::{
-    DiskReserveSettings, HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, Store,
-    StoreIdentity, StoreSettings,
+    DiskReserveSettings, FolderStanding, HostMarkerError, HostSettings, OpenError, ReadError,
+    RebuildError, Store, StoreIdentity, StoreSettings,
 };
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Handle;
@@ -70,6 +70,15 @@ pub enum OpenNodeError {
     /// The chains cannot be read.
     #[error(transparent)]
     Chains(#[from] ChainSetupError),
+    /// The settlement chain cannot be read, and the folder is not a known one.
+    #[error(
+        "the settlement chain: {error}. The data folder is not known as the one that this host wrote last, so \
+         the node does not start with the registry that it has read before"
+    )]
+    UnreadLists {
+        /// The error of the reading.
+        error: String,
+    },
     /// The log cannot be read.
     #[error(
         "the records beside the log cannot be read: {0}. Keep the folder as it is; if the disk has damaged it, \
@@ -135,7 +144,8 @@ pub(super) struct OpenedNode {
 /// Fails when registry, rates, database or chains cannot be used.
 pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeError> {
     require_finished(&config.store.data_dir)?;
-    let chains = Handle::current().block_on(Chains::reach(config))?;
+    let chains = Handle::current().block_on(Chains::reach_or_kept(config))?;
+    let unread = chains.unread();
     let registry_file = config.files.registry.as_deref().map(WatchedFile::new);
     let registry = first_registry(config, &chains)?;
     let own = match &config.follow {
@@ -152,6 +162,9 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         );
     }
     let store = open_store(&config.store, &own)?;
+    if let Some(error) = unread {
+        require_known(&store, error)?;
+    }
     // Under the database lock, so that a second start of the same node is refused as such, and not for its port. A
     // start that fails at its ports has then written nothing to the log.
     require_free(config)?;
@@ -275,6 +288,28 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
     Ok(store)
 }
 
+/// Lets a node start without the settlement chain, by the registry and the rates that this host has read before.
+///
+/// It serves what its folder holds, and follows the nodes that were registered then: a key never changes, so what is
+/// verified stays so. It publishes nothing until the chain is read. An unknown folder is left alone: its quarantine
+/// ends by the answers of most canonical nodes, and it is not known which those are now.
+///
+/// # Errors
+/// [`OpenNodeError::UnreadLists`] for the folder of a node that may not be the one that this host wrote last.
+fn require_known(store: &Store, error: String) -> Result<(), OpenNodeError> {
+    let is_replica = store.identity().node == OriginatorId::REPLICA;
+    if !is_replica && store.standing() != FolderStanding::Newest {
+        return Err(OpenNodeError::UnreadLists { error });
+    }
+    tracing::warn!(
+        code = "chain_lists_kept",
+        %error,
+        "the settlement chain cannot be read: the node serves readers by the registry and the rates that it has read before, \
+         and publishes nothing until it has read them again"
+    );
+    Ok(())
+}
+
 /// Claims the key of a witness for this process; `None` if the process is no witness.
 fn claim_witness(
     config: &NodeServiceSettings,
@@ -393,7 +428,6 @@ fn read_chain(
 
 #[cfg(test)]
 mod tests {
-    use hawser_storage::FolderStanding;
     use tempfile::TempDir;
 
     use super::*;

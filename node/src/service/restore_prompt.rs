@@ -128,7 +128,7 @@ impl Prompt {
     fn question(&mut self) -> Option<(OwnStrandStatus, RestoreQuestion)> {
         let engine = &self.engine;
         let status = engine.own_strand_status();
-        status.reason()?;
+        let shows_lack = status.reason()?.shows_lack();
         let reason = engine.may_sign().err()?.to_string();
         let store = engine.store();
         let identity = store.identity();
@@ -147,7 +147,7 @@ impl Prompt {
             data_dir: store.path()?.to_owned(),
             head: engine.heads().get().get(identity.node),
             reason,
-            may_lack_places: self.may_lack_places,
+            may_lack_places: self.may_lack_places || shows_lack,
         };
         Some((status, question))
     }

@@ -9,7 +9,9 @@ use hawser_chain::admin::{Contract, Contracts};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::PushSettings;
 use hawser_chain::send::ConnectError;
-use hawser_chain::watch::{self as chain_watch, ListSnapshot, ListWatcher, WatchError};
+use hawser_chain::watch::{
+    self as chain_watch, EarlierList, ListSnapshot, ListWatcher, WatchError,
+};
 use hawser_rules::fees::RATES_AGE_NS_MAX;
 use hawser_rules::{RateTable, Registry};
 use hawser_serve::{ChainListStatus, ChainListsView};
@@ -132,35 +134,42 @@ impl SettlementReader {
         })
     }
 
-    /// Starts to watch the node registry and reads it at once. Returns its contract's address.
+    /// Starts to watch the node registry and reads it at once. If it cannot be read, the one of an earlier run is in
+    /// use until it can. Returns its contract's address.
     ///
     /// # Errors
-    /// Fails when the address is not given, or the registry cannot be read now.
-    pub(super) async fn watch_registry(&mut self) -> Result<ContractAddress, ChainSetupError> {
+    /// Fails when the address is not given, or the registry cannot be read now and there is no earlier one.
+    pub(super) async fn watch_registry(
+        &mut self,
+        earlier: Option<EarlierList<Registry>>,
+    ) -> Result<ContractAddress, ChainSetupError> {
         let (address, notified) = self.notified(Contract::NodeRegistry)?;
         let every = self.refresh.registry;
+        let endpoints = self.endpoints.clone();
         let watcher =
-            chain_watch::registry(self.endpoints.clone(), address, every, notified).await?;
+            chain_watch::registry_or(endpoints, address, every, notified, earlier).await?;
         self.lists.registry = Some(watcher);
         Ok(address)
     }
 
-    /// Starts to watch the rates and reads them at once. They are also read whenever `requested` is
-    /// notified, at most once a second.
+    /// Starts to watch the rates and reads them at once. If they cannot be read, those of an earlier run are in use
+    /// until they can. They are also read whenever `requested` is notified, at most once a second.
     ///
     /// # Errors
-    /// Fails when the address is not given, or the rates cannot be read now.
+    /// Fails when the address is not given, or the rates cannot be read now and there are no earlier ones.
     pub(super) async fn watch_rates(
         &mut self,
         requested: Option<Arc<Notify>>,
+        earlier: Option<EarlierList<RateTable>>,
     ) -> Result<(), ChainSetupError> {
         let (address, notified) = self.notified(Contract::RateRegistry)?;
         if let (Some(requested), Some((_, notify))) = (requested, self.notify.last()) {
             tokio::spawn(forward_requests(requested, notify.clone()));
         }
         let every = self.refresh.rates;
+        let endpoints = self.endpoints.clone();
         let watcher =
-            chain_watch::rate_table(self.endpoints.clone(), address, every, notified).await?;
+            chain_watch::rate_table_or(endpoints, address, every, notified, earlier).await?;
         self.lists.rates = Some(watcher);
         Ok(())
     }
@@ -200,6 +209,14 @@ async fn forward_requests(requested: Arc<Notify>, notify: watch::Sender<u64>) {
 }
 
 impl SettlementLists {
+    /// Returns the error of the last reading of a list that failed.
+    pub(super) fn fault(&self) -> Option<String> {
+        let registry = self.registry.as_ref();
+        let registry = registry.and_then(|it| it.subscribe().borrow().error.clone());
+        let rates = self.rates.as_ref();
+        registry.or_else(|| rates.and_then(|it| it.subscribe().borrow().error.clone()))
+    }
+
     /// Returns a view of the lists that remains valid after the reader ends.
     pub(super) fn view(&self) -> ListSnapshots {
         ListSnapshots {

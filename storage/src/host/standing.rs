@@ -76,6 +76,21 @@ impl UnknownFolder {
         }
     }
 
+    /// Returns true if the reason itself shows that the folder lacked places of the strand, or that another process may
+    /// have signed some.
+    #[must_use]
+    pub fn shows_lack(self) -> bool {
+        match self {
+            Self::Older | Self::Unsynced | Self::Contradicted | Self::Stopped => true,
+            Self::Empty
+            | Self::Unanswered
+            | Self::NoMarker
+            | Self::DamagedMarker
+            | Self::OtherFolder
+            | Self::Copied => false,
+        }
+    }
+
     /// Returns the reason as a clause about the folder, for operators.
     #[must_use]
     pub fn explanation(self) -> &'static str {

@@ -22,7 +22,6 @@ use super::ports::{DevPorts, SharedPorts};
 use super::report;
 use crate::client;
 use crate::commands::onchain::reach;
-use crate::commands::registry::record_of_rate;
 use crate::network_file::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode};
 use crate::output::Reporter;
 
@@ -210,7 +209,7 @@ impl Network {
             app_id: devnet::APP_ID,
             contracts: (&Addresses::read(&folder.chain_json()).map_err(RunError::failed)?).into(),
         };
-        Ok(rates::list(&network).await?.iter().map(record_of_rate).collect())
+        Ok(rates::list(&network).await?.iter().map(RateRecord::of).collect())
     }
 
     pub(super) fn running_nodes(&self) -> usize {

@@ -64,7 +64,7 @@ pub(in crate::commands) async fn rates_file(
     let (network, now_unix_s) = (&reached.network, now_unix_s());
     let (all, stated) = rates::list_with_time(network).await?;
     let complete_until = complete_until(stated, now_unix_s);
-    let file = RatesFile { complete_until, rates: all.iter().map(record_of_rate).collect() };
+    let file = RatesFile { complete_until, rates: all.iter().map(RateRecord::of).collect() };
     if !reached.settlement.are_several() {
         return Ok(file);
     }
@@ -81,17 +81,6 @@ pub(in crate::commands) async fn rates_file(
 /// that has not come, and by such a list honest fees of a later rate would be judged as wrong ones.
 fn complete_until(stated_unix_s: Option<u64>, now_unix_s: u64) -> Option<u64> {
     stated_unix_s.map(|stated| stated.min(now_unix_s))
-}
-
-/// Returns a rate as a record of `rates.json`.
-pub(in crate::commands) fn record_of_rate(rate: &Rate) -> RateRecord {
-    RateRecord {
-        message_fee: rate.message_fee,
-        storage_fee: rate.storage_fee,
-        congestion_fee: rate.congestion_fee,
-        target_rate_per_minute: rate.target_rate_per_minute,
-        start_time: rate.start_unix_s,
-    }
 }
 
 /// Returns a rate with the field names of `rates.json`, fees in picodollars, and its place in the list.

@@ -1,9 +1,11 @@
 //! Errors of the publish path.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use hawser_rules::PicoDollarPrice;
 use hawser_storage::ReadError;
+use parking_lot::Mutex;
 
 use crate::admission::AdmissionError;
 use crate::ledger::PicoDollarBalance;
@@ -27,6 +29,29 @@ const RETRY_BROKEN: Duration = Duration::from_secs(60);
 /// Pause for publishers while the disk cannot be written to. Guessed: a disk that fails for a moment is
 /// tried again within seconds, a full one takes an operator or a pruning run.
 const RETRY_DISK: Duration = Duration::from_secs(10);
+
+/// Least time between two log lines about reads of the same kind that fail. A guess: any caller can publish again what
+/// needs a damaged place, and the lines must not fill the disk.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// The lines of this process about failed reads.
+static FAILED_READS: FailedReadLines = FailedReadLines(Mutex::new(BTreeMap::new()));
+
+/// The time of the last log line about each kind of thing that could not be read.
+struct FailedReadLines(Mutex<BTreeMap<&'static str, Instant>>);
+
+impl FailedReadLines {
+    /// Returns true if no line about `what` is less than [`LINE_EVERY`] old, and records one.
+    fn is_due(&self, what: &'static str, now: Instant) -> bool {
+        let mut lines = self.0.lock();
+        let last = lines.get(what);
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(*last) >= LINE_EVERY);
+        if is_due {
+            lines.insert(what, now);
+        }
+        is_due
+    }
+}
 
 /// A publish that was not acknowledged. Nothing of it is in the log, with two exceptions, both
 /// [`Unavailable`](Self::Unavailable): after a failed write the disk may have it, and the first pieces of a large
@@ -108,10 +133,18 @@ impl PublishError {
         Self::Unavailable { reason: reason.into(), retry_after: RETRY_DISK }
     }
 
-    /// Returns the error of a publish for which `what` could not be read, and logs the read's error. The publisher gets
-    /// no part of it: the database's text names files of this host, and rows by their keys.
+    /// Returns the error of a publish for which `what` could not be read, and logs the read's error if no line about
+    /// `what` is less than a minute old. The publisher gets no part of the error: the database's text names files of
+    /// this host, and rows by their keys.
     pub(super) fn of_failed_read(what: &'static str, error: &ReadError) -> Self {
-        tracing::error!(code = "publish_read_failed", %error, what, "publishes are refused");
+        if FAILED_READS.is_due(what, Instant::now()) {
+            tracing::error!(
+                code = "publish_read_failed",
+                %error,
+                what,
+                "publishes are refused: further ones of the next minute for the same reason are not logged"
+            );
+        }
         Self::unread(what)
     }
 
@@ -150,5 +183,26 @@ impl From<ClockAheadError> for PublishError {
 impl From<OwnStrandError> for PublishError {
     fn from(error: OwnStrandError) -> Self {
         Self::Unavailable { reason: error.to_string(), retry_after: error.retry_after() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Played by callers who publish an envelope again and again whose look-up needs a damaged place.
+    #[test]
+    fn failed_reads_of_publishes_have_one_line_a_minute_for_each_kind() {
+        let lines = FailedReadLines(Mutex::default());
+        let began = Instant::now();
+        for minute in 0..2_u32 {
+            let now = began + LINE_EVERY * minute;
+            for what in ["earlier publishes", "a balance"] {
+                assert!(lines.is_due(what, now), "{what}: one kind does not hide another");
+                for ms in 0..100 {
+                    assert!(!lines.is_due(what, now + Duration::from_millis(ms)), "{what}");
+                }
+            }
+        }
     }
 }

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
-use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, ReadableCheckpoint, Snapshot};
 use tokio::time::MissedTickBehavior;
 
@@ -59,8 +58,6 @@ pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSign
 /// The state of the exchange. Its maps are bounded by the registry, whose nodes and their strands are the keys.
 struct CheckpointExchange {
     state: Arc<ReplicationState>,
-    /// The registry of this round.
-    registry: Arc<Registry>,
     watch: CheckpointWatch,
     /// The newest checkpoint of each pair, this node's own ones too.
     newest: BTreeMap<CheckpointPair, Arc<CosignedCheckpoint>>,
@@ -75,6 +72,8 @@ struct CheckpointExchange {
     /// Nodes that have contradicted themselves about their own strands. Their checkpoints are neither cosigned nor
     /// passed on.
     liars: BTreeSet<OriginatorId>,
+    /// The key of each node by which its checkpoints were verified.
+    keys: BTreeMap<OriginatorId, PublicKey>,
     /// Strands whose nodes sign nothing, or no further.
     silent: BTreeSet<OriginatorId>,
     silence: SilentStrands,
@@ -94,16 +93,15 @@ struct CheckpointExchange {
 
 impl CheckpointExchange {
     fn new(state: Arc<ReplicationState>) -> Self {
-        let registry = state.ports.registry.borrow().clone();
         Self {
             state,
-            registry,
             watch: CheckpointWatch::default(),
             newest: BTreeMap::new(),
             displaced: BTreeMap::new(),
             loaded: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             liars: BTreeSet::new(),
+            keys: BTreeMap::new(),
             silent: BTreeSet::new(),
             silence: SilentStrands::new(ObserverPace {
                 after: SILENT_AFTER,
@@ -137,7 +135,6 @@ impl CheckpointExchange {
         if self.shown.is_empty() {
             self.shown = state.checkpoints.take_shown();
         }
-        self.forget_replaced();
         let snapshot = state.store.snapshot();
         self.load(&snapshot);
         let without_root = self.displaced.iter().filter(|(_, lacks_root)| **lacks_root);
@@ -160,32 +157,6 @@ impl CheckpointExchange {
         self.save()?;
         self.offer();
         Ok(())
-    }
-
-    /// Takes the present registry. Forgets what was signed by nodes whose ids now belong to others, as after a
-    /// reorganisation of the registry's chain: the present nodes do not answer for it.
-    fn forget_replaced(&mut self) {
-        let present = self.state.ports.registry.borrow().clone();
-        let before = std::mem::replace(&mut self.registry, present);
-        if Arc::ptr_eq(&before, &self.registry) {
-            return;
-        }
-        let is_other = |was: &&NodeRecord| {
-            let is = self.registry.node(was.id);
-            was.id != self.state.own && is.is_some_and(|is| is.public_key != was.public_key)
-        };
-        let replaced: BTreeSet<OriginatorId> =
-            before.nodes().filter(is_other).map(|was| was.id).collect();
-        if replaced.is_empty() {
-            return;
-        }
-        self.watch.forget(&replaced);
-        self.newest.retain(|(node, _), _| !replaced.contains(node));
-        self.displaced.retain(|(node, _), _| !replaced.contains(node));
-        self.loaded.retain(|(node, _)| !replaced.contains(node));
-        self.liars.retain(|node| !replaced.contains(node));
-        self.proofs.retain(|(node, ..), _| !replaced.contains(node));
-        self.has_changed = true;
     }
 
     /// Reads the newest stored checkpoint of a pair. Logs unreadable rows and passes over them, so that they hold up
@@ -229,7 +200,7 @@ impl CheckpointExchange {
             .map(|head| head.originator)
             .filter(|id| !id.is_signer())
             .collect();
-        let registry = self.registry.clone();
+        let registry = self.state.ports.registry.borrow().clone();
         let mut observed = chains;
         let heads = self.state.heads.get();
         for head in heads.iter() {
@@ -245,7 +216,6 @@ impl CheckpointExchange {
         }
         let nodes = registry.nodes().map(|node| node.id).filter(|&id| id != own);
         for node in nodes.chain([own]) {
-            let key = self.key_of(node);
             for originator in observed.iter().copied().chain([node]) {
                 let pair = (node, originator);
                 // This node signs new checkpoints at any time. Checkpoints of others reach the store only through this
@@ -261,10 +231,10 @@ impl CheckpointExchange {
                 if found.passed_over.is_none_or(|error| error.is_damage()) {
                     self.loaded.insert(pair);
                 }
-                let is_of_key = |found: &CosignedCheckpoint| {
-                    node == own || key.is_some_and(|key| found.signed.verify(&key).is_ok())
+                let is_of_key = |it: &CosignedCheckpoint| {
+                    let key = self.key_of(node);
+                    node == own || key.is_some_and(|key| it.signed.verify(&key).is_ok())
                 };
-                // It may be of a node that had this id before.
                 let Some(found) = found.newest.filter(is_of_key) else { continue };
                 let held = self.newest.get(&pair).map(|held| held.signed.checkpoint.size);
                 if held.is_some_and(|held| held >= found.signed.checkpoint.size) {
@@ -348,7 +318,21 @@ impl CheckpointExchange {
         if node == self.state.own {
             return Some(self.state.store.identity().public_key);
         }
-        self.registry.node(node).map(|record| record.public_key)
+        self.state.ports.registry.borrow().node(node).map(|record| record.public_key)
+    }
+
+    /// Notes the key by which a node's checkpoints are verified from now on. What a former key has signed is no
+    /// statement of the node that has the id now: it is forgotten.
+    fn note_key(&mut self, node: OriginatorId, key: PublicKey) {
+        if self.keys.insert(node, key).is_none_or(|before| before == key) {
+            return;
+        }
+        self.watch.forget(node);
+        self.newest.retain(|(of, _), _| *of != node);
+        self.displaced.retain(|(of, _), _| *of != node);
+        self.liars.remove(&node);
+        self.proofs.retain(|(of, _, _), _| *of != node);
+        self.has_changed = true;
     }
 
     /// Queues a checkpoint for the write of this round, and offers it to peers if none of the pair is larger.

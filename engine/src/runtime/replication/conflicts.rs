@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 
 use hawser_proto::merkle::{TreeHash, envelope_leaf};
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, StatementDifference};
 use hawser_rules::misbehavior::{
     MisbehaviorVerdict, ShownLeaf, TreeEvidence, TreeFault, verify_trees,
 };
 use hawser_storage::{CommitError, Evidence, LogEntry, Mark, Misbehavior, Snapshot};
 
 use super::evidence::name_unreadable;
+use super::former_keys::is_signed_by;
 use super::record::{in_parts, record};
 use super::state::ReplicationState;
 use crate::misbehavior::difference;
@@ -83,10 +84,29 @@ fn conflict(
     let Some(held) = held.or_else(|| stored_next.cloned()) else {
         return conflict_with_pruned(state, from, at, other);
     };
-    let Some(severity) = difference(&held, other) else { return Ok(None) };
+    let key = key_of(state, at.originator);
+    let Some(severity) = two_statements(&held, other, key.as_ref()) else { return Ok(None) };
     let misbehavior = Misbehavior::TwoStatements(severity);
     let envelopes = vec![held, other.clone()];
     Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
+}
+
+/// Returns the difference between two statements of one node, whose key is `key` if it is known. What a former key has
+/// signed is no statement of the node that has the id now. `other` was verified with the present one.
+fn two_statements(
+    held: &Bytes,
+    other: &Bytes,
+    key: Option<&PublicKey>,
+) -> Option<StatementDifference> {
+    let severity = difference(held, other)?;
+    key.is_none_or(|key| is_signed_by(held, key)).then_some(severity)
+}
+
+fn key_of(state: &ReplicationState, originator: OriginatorId) -> Option<PublicKey> {
+    if originator == state.own {
+        return Some(state.store.identity().public_key);
+    }
+    state.ports.registry.borrow().node(originator).map(|record| record.public_key)
 }
 
 /// Returns the evidence that an envelope differs from the one that this node has pruned at its place. Of the pruned
@@ -98,6 +118,10 @@ fn conflict_with_pruned(
     at: EnvelopeId,
     other: &Bytes,
 ) -> Result<Option<Evidence>, CommitError> {
+    if state.former_keys.has(at.originator) {
+        // The leaf does not tell whose envelope it was.
+        return Ok(None);
+    }
     let snapshot = state.store.snapshot();
     if !matches!(snapshot.mark(at)?, Some(Mark::Pruned { .. })) {
         return Ok(None);
@@ -185,15 +209,39 @@ fn other_leaf(
 mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
     use hawser_proto::sign::originator_digest;
+    use prost::Message as _;
 
     use super::*;
 
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_bytes(&[seed; 32]).unwrap()
+    }
+
     fn envelope(statement: &'static str) -> Bytes {
-        let statement = Bytes::from_static(statement.as_bytes());
-        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        signed_by(&key(7), Bytes::from_static(statement.as_bytes()))
+    }
+
+    fn signed_by(key: &SecretKey, statement: Bytes) -> Bytes {
         let signature = key.sign(originator_digest(&statement));
         OriginatorEnvelope::encode(statement, Proof::Signature(signature))
+    }
+
+    /// A reorganisation of the settlement chain has given the id to a node with another key.
+    #[test]
+    fn what_a_former_key_has_signed_is_no_statement_of_the_present_one() {
+        let statement = |originator_ns| {
+            let statement = UnsignedOriginatorEnvelope { originator_ns, ..Default::default() };
+            Bytes::from(statement.encode_to_vec())
+        };
+        let (former, present) = (key(7), key(8));
+        let held = signed_by(&former, statement(1));
+        let of = |key: &SecretKey| {
+            two_statements(&held, &signed_by(key, statement(2)), Some(&key.public_key()))
+        };
+        assert_eq!(of(&former), Some(StatementDifference::Content));
+        assert_eq!(of(&present), None);
     }
 
     /// The commit could not compare the envelope, and the leaf can be read now.

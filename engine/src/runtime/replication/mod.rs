@@ -10,6 +10,7 @@
 //! - `doubted`, `suspected`: envelopes that may become evidence later; `unreadable`: damaged ones that cannot;
 //! - `refused`: names what is refused while the peer that sent it keeps its connection;
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
+//! - `former_keys`: strands that were signed with a key which the registry has replaced since;
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way
 //!   to disk; `strand_read`: its state on disk; `missing`: reads further places that are marked missing; `expired`:
@@ -31,6 +32,7 @@ mod doubted;
 mod evidence;
 mod expired;
 mod fault_lines;
+mod former_keys;
 mod link;
 mod liveness;
 mod liveness_notes;
@@ -73,6 +75,7 @@ use crate::replication::{CheckpointOffers, GapWants, ShownLimits};
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use fault_lines::FaultLines;
+use former_keys::FormerKeys;
 use liveness_notes::LivenessNotes;
 use mend::MendCheck;
 use own_guard::GuardTask;
@@ -163,6 +166,7 @@ impl Replication {
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::read(engine.store()),
             fault_lines: FaultLines::default(),
+            former_keys: FormerKeys::default(),
             suspected: SuspectedDependencies::default(),
             unreadable: UnreadablePlaces::default(),
             liveness: LivenessNotes::default(),
@@ -202,6 +206,10 @@ impl Replication {
         originator: OriginatorId,
         wanted: BTreeMap<SequenceId, Option<TreeHash>>,
     ) -> BTreeMap<SequenceId, Bytes> {
+        if self.state.former_keys.has(originator) {
+            // Peers that hold what the former key has signed would be sent away for it.
+            return BTreeMap::new();
+        }
         let check = match self.key_of(originator) {
             Some(key) => MendCheck::of_signatures(&self.state, originator, key),
             None if !originator.is_signer() => MendCheck::OfTree { originator },
@@ -306,6 +314,10 @@ impl Replication {
         // has damaged, and checks the part by its own tree.
         if !originator.is_signer() && part == StrandPart::Items(None) {
             return Err(RefusalReason::NotFromPeers);
+        }
+        if self.state.former_keys.has(originator) {
+            // A peer with the present key would take it for forged, and this node for the liar.
+            return Err(RefusalReason::UnknownOriginator);
         }
         let known = self.state.ports.registry.borrow().node(originator).is_some();
         if !known && self.state.heads.get().get(originator) == SequenceId::NONE {

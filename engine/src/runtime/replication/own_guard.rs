@@ -1,11 +1,12 @@
 //! Guards this node's own strand: asks peers for its end, takes over what they show, and puts the
 //! decisions of [`OwnStrandGuard`] into effect.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::SequenceId;
-use hawser_proto::void::VoidStatement;
+use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_storage::{Change, FolderStanding, SkipReason, UnknownFolder};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -37,6 +38,8 @@ pub(super) struct GuardTask {
     is_whole: bool,
     /// The highest place and the latest time of this node's envelopes, checkpoints and statements that were shown.
     shown: Shown,
+    /// Statements of this node that peers have shown, and that are not recorded yet. They count already.
+    unrecorded: Vec<SignedVoid>,
     /// The reason, not yet written to the host marker, for which the next start must not sign.
     unknown_reason: Option<UnknownFolder>,
     /// The failure to write it.
@@ -82,6 +85,7 @@ impl GuardTask {
             is_idle: false,
             is_whole: false,
             shown: Shown::default(),
+            unrecorded: Vec::new(),
             unknown_reason: None,
             mark_failure: LastFailure::default(),
         };
@@ -154,7 +158,13 @@ impl GuardTask {
 
     /// Carries out the next due action. Never sleeps: only the caller hears when the task has to end.
     async fn act(&mut self) -> Pause {
-        let is_recorded = self.take_own_voids().await;
+        self.look();
+        if self.guard.status() != OwnStrandStatus::Ready {
+            // Before anything that may wait for the disk. The gate opens only after that.
+            self.show_status();
+            self.mark_unknown().await;
+        }
+        let is_recorded = self.record_own_voids().await;
         self.look();
         let now = Instant::now().into_std();
         let source = self.guard.source();
@@ -163,7 +173,7 @@ impl GuardTask {
             std::mem::replace(is_taken, source.is_some()) != source.is_some()
         });
         if self.guard.status() != OwnStrandStatus::Ready {
-            // At once: to stop fetching may wait for the disk. The gate opens only after that.
+            // To stop fetching may wait for the disk as well.
             self.show_status();
         }
         let is_other = self.fetching.as_ref().is_some_and(|it| it.source != source);
@@ -197,8 +207,30 @@ impl GuardTask {
         if is_recorded { Pause::Event } else { Pause::Retry }
     }
 
+    /// Waits for work at the disk while the gate may be open. The disk may hang for minutes, and what peers show or
+    /// claim meanwhile closes the gate at once.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let state = self.state.clone();
+        let (mut peers, mut reports) = (state.peers.subscribe(), state.own_strand.reports());
+        let mut work = pin!(work);
+        loop {
+            self.look();
+            if self.guard.status() != OwnStrandStatus::Ready {
+                self.show_status();
+            }
+            tokio::select! {
+                done = &mut work => return done,
+                _ = peers.changed() => {}
+                _ = reports.changed() => {}
+                () = state.voids.own_shown() => {}
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
     /// Passes the present state of the node to the state machine.
     fn look(&mut self) {
+        self.note_own_voids();
         let state = &self.state;
         let now = Instant::now().into_std();
         // Claims are read before this node's head: every place that a peer has learned from this node is then durable
@@ -242,22 +274,35 @@ impl GuardTask {
         self.guard.observe(now, seen);
     }
 
-    /// Takes the statements about this node that peers have shown. Returns false if they could not be recorded: they
-    /// wait again, and count as shown already.
-    async fn take_own_voids(&mut self) -> bool {
-        if self.state.voids.own_waiting().is_empty() {
-            return true;
-        }
-        let state = self.state.clone();
-        let (statements, recorded) = blocking(move || voids::take_own(&state)).await;
-        for VoidStatement { through, time_ns, .. } in statements {
+    /// Takes the statements about this node that peers have shown, and that it has signed. They count at once.
+    fn note_own_voids(&mut self) {
+        for signed in voids::take_own(&self.state) {
+            let VoidStatement { through, time_ns, .. } = signed.statement;
             let time_ns = i64::try_from(time_ns).unwrap_or(i64::MAX);
             self.shown.add(through, Some(time_ns));
             self.guard.note_declared(through, time_ns);
+            if !self.unrecorded.contains(&signed) {
+                self.unrecorded.push(signed);
+            }
         }
-        if let Err(error) = &recorded {
-            tracing::error!(code = "void_statements_failed", %error, "statements about this node's own strand cannot be \
-                stored: tried again");
+    }
+
+    /// Records the statements that count already. Returns false if that failed: it is to be tried again.
+    async fn record_own_voids(&mut self) -> bool {
+        if self.unrecorded.is_empty() {
+            return true;
+        }
+        let (state, statements) = (self.state.clone(), self.unrecorded.clone());
+        let count = statements.len();
+        let record = blocking(move || state.voids.record(&state.store, statements).map(drop));
+        let recorded = self.beside(record).await;
+        match &recorded {
+            // Those that came meanwhile are behind them.
+            Ok(()) => drop(self.unrecorded.drain(..count)),
+            Err(error) => {
+                tracing::error!(code = "void_statements_failed", %error, "statements about this node's own strand cannot be \
+                    stored: tried again");
+            }
         }
         recorded.is_ok()
     }
@@ -371,7 +416,8 @@ impl GuardTask {
         let own = state.own;
         if source.is_none() {
             let store = state.store.clone();
-            let missing = blocking(move || store.snapshot().last_missing(own, 1)).await;
+            let missing = blocking(move || store.snapshot().last_missing(own, 1));
+            let missing = self.beside(missing).await;
             self.is_whole = missing.is_ok_and(|missing| missing.is_empty());
             if self.is_whole {
                 return;

@@ -1,11 +1,9 @@
 //! Records evidence, and logs what is new of it.
 
-use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, StatementDifference};
-use hawser_rules::Registry;
 use hawser_storage::{CommitError, Evidence, Misbehavior};
 
+use super::former_keys::is_signed_by;
 use super::state::{ReplicationState, now};
 
 /// Bytes of envelopes at which evidence is handed over. A guess: a write of some milliseconds.
@@ -31,30 +29,24 @@ pub(super) fn in_parts(
     record(&part)
 }
 
-/// Returns false if the earlier of two envelopes is not of the node that has the id of their strand now. When its chain
-/// is reorganised, the registry may give an id to another node, which does not answer for what was signed before.
-fn is_of_present_node(registry: &Registry, evidence: &Evidence) -> bool {
-    let Evidence { misbehavior, at, envelopes, .. } = evidence;
-    if !matches!(misbehavior, Misbehavior::TwoStatements(_) | Misbehavior::TimeBack) {
-        return true;
-    }
-    let (Some(record), Some(earlier)) = (registry.node(at.originator), envelopes.first()) else {
-        return true;
+/// Returns true if a time steps back from that of an envelope which a former key of the strand has signed. The node that
+/// has the id now does not answer for the clock of another one.
+fn steps_back_from_former_key(state: &ReplicationState, evidence: &Evidence) -> bool {
+    let Evidence { misbehavior: Misbehavior::TimeBack, at, envelopes, .. } = evidence else {
+        return false;
     };
-    match OriginatorEnvelope::open(earlier.clone()) {
-        Ok((statement, Proof::Signature(signature))) => signature
-            .recover(originator_digest(&statement))
-            .is_ok_and(|signer| signer == record.public_key),
-        Ok((_, Proof::Transaction(_))) | Err(_) => true,
-    }
+    let registry = state.ports.registry.borrow();
+    let (Some(node), Some(earlier)) = (registry.node(at.originator), envelopes.first()) else {
+        return false;
+    };
+    state.former_keys.has(at.originator) && !is_signed_by(earlier, &node.public_key)
 }
 
 /// Records evidence, and logs facts that are new. The number of two statements is bounded, and so are the lines about
-/// all others. Leaves out what accuses a node of the statements of another node that had its id before.
+/// all others. Leaves out a step back in time from what a former key has signed.
 pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
-    let registry = state.ports.registry.borrow().clone();
-    let of_present = evidence.iter().filter(|it| is_of_present_node(&registry, it));
-    let evidence: Vec<Evidence> = of_present.cloned().collect();
+    let of_one_node = evidence.iter().filter(|it| !steps_back_from_former_key(state, it));
+    let evidence: Vec<Evidence> = of_one_node.cloned().collect();
     if evidence.is_empty() {
         return Ok(());
     }

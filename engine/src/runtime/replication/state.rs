@@ -17,6 +17,7 @@ use super::checkpoint_ports::CheckpointPorts;
 use super::counters::{ReplicationCounters, StrandCounters};
 use super::doubted::DoubtedFees;
 use super::fault_lines::FaultLines;
+use super::former_keys::FormerKeys;
 use super::liveness_notes::LivenessNotes;
 use super::peers::ConnectedPeers;
 use super::suspected::SuspectedDependencies;
@@ -58,6 +59,7 @@ pub(super) struct ReplicationState {
     pub(super) own_strand: OwnStrand,
     pub(super) doubted: DoubtedFees,
     pub(super) fault_lines: FaultLines,
+    pub(super) former_keys: FormerKeys,
     pub(super) suspected: SuspectedDependencies,
     pub(super) unreadable: UnreadablePlaces,
     pub(super) liveness: LivenessNotes,

@@ -183,12 +183,6 @@ impl VoidPorts {
         self.own_shown.lock().take()
     }
 
-    /// Puts statements about this node back that could not be recorded.
-    pub(super) fn put_own_back(&self, all: Vec<ShownVoid>) {
-        let mut waiting = self.own_shown.lock();
-        all.into_iter().for_each(|shown| _ = waiting.push(shown));
-    }
-
     /// Returns the peers whose statements about this node wait.
     pub(super) fn own_waiting(&self) -> BTreeSet<OriginatorId> {
         self.own_shown.lock().0.keys().copied().collect()
@@ -353,12 +347,12 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_recorded_waits_again_and_what_is_known_does_not() {
+    fn what_is_not_recorded_waits_again_when_it_is_shown_again_and_what_is_known_does_not() {
         let (store, ports) = ports();
         let shown = (OriginatorId(200), declared(OWN, 7));
         ports.show(shown.0, shown.1, OWN);
-        let taken = ports.take_own_shown();
-        ports.put_own_back(taken);
+        assert_eq!(ports.take_own_shown(), [shown]);
+        ports.show(shown.0, shown.1, OWN);
         assert_eq!(ports.take_own_shown(), [shown]);
         assert_eq!(ports.record(&store, vec![shown.1]).unwrap(), [shown.1]);
         ports.show(shown.0, shown.1, OWN);

@@ -78,19 +78,12 @@ fn newest_own(state: &ReplicationState) -> Result<(SequenceId, i64), ReadError> 
     Ok((id.sequence, OriginatorEnvelope::stated_ns(&bytes).unwrap_or(i64::MIN)))
 }
 
-/// Returns the statements that this node has signed, among those that peers have shown about its strand, and records
-/// them. After an error the statements wait again.
-pub(super) fn take_own(state: &ReplicationState) -> (Vec<VoidStatement>, Result<(), CommitError>) {
-    let mut shown = state.voids.take_own_shown();
+/// Takes the statements about this node's strand that peers have shown, and returns those that its key has signed.
+/// Waits for no disk. A peer shows few in a session, so their signatures take milliseconds.
+pub(super) fn take_own(state: &ReplicationState) -> Vec<SignedVoid> {
     let key = state.store.identity().public_key;
-    shown.retain(|(_, signed)| signed.verify(&key).is_ok());
-    let signed: Vec<SignedVoid> = shown.iter().map(|(_, signed)| *signed).collect();
-    let statements = signed.iter().map(|signed| signed.statement).collect();
-    let recorded = state.voids.record(&state.store, signed).map(drop);
-    if recorded.is_err() {
-        state.voids.put_own_back(shown);
-    }
-    (statements, recorded)
+    let shown = state.voids.take_own_shown().into_iter().map(|(_, signed)| signed);
+    shown.filter(|signed| signed.verify(&key).is_ok()).collect()
 }
 
 /// Takes the statements that peers show, until it is stopped. Tries statements again that could not be stored.

@@ -138,7 +138,7 @@ async fn known_rates(
             Arc::new(read.confirmed(now_ns))
         }
         (None, Some(reader)) => {
-            reader.watch_rates(None).await.map_err(|error| error.to_string())?;
+            reader.watch_rates(None, None).await.map_err(|error| error.to_string())?;
             let snapshots = reader.lists.rates.as_ref().expect(WATCHED).subscribe();
             snapshots.borrow().value.clone()
         }
@@ -159,7 +159,7 @@ async fn known_nodes(
             Ok(Arc::new(read))
         }
         (None, Some(reader)) => {
-            reader.watch_registry().await.map_err(|error| error.to_string())?;
+            reader.watch_registry(None).await.map_err(|error| error.to_string())?;
             let snapshots = reader.lists.registry.as_ref().expect(WATCHED).subscribe();
             Ok(snapshots.borrow().value.clone())
         }

@@ -172,7 +172,7 @@ async fn inputs(
     let registry = match (&settings.registry_file, &mut settlement) {
         (Some(path), _) => files::follow_registry(path)?,
         (None, Some(settlement)) => {
-            settlement.watch_registry().await?;
+            settlement.watch_registry(None).await?;
             values(settlement.lists.registry.as_ref().expect(WATCHED))
         }
         (None, None) => return Err(not_set("node registry", "registry-file")),
@@ -180,7 +180,7 @@ async fn inputs(
     let rates = match (&settings.rates_file, &mut settlement) {
         (Some(path), _) => files::follow_rates(path)?,
         (None, Some(settlement)) => {
-            settlement.watch_rates(Some(rates_wanted.clone())).await?;
+            settlement.watch_rates(Some(rates_wanted.clone()), None).await?;
             values(settlement.lists.rates.as_ref().expect(WATCHED))
         }
         (None, None) => return Err(not_set("price list", "rates-file")),

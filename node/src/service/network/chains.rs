@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::NetworkState;
 use super::changed_keys::ChangedKeys;
+use super::kept_lists::{KeptLists, KeptListsFile, ListSource};
 use super::membership::MembershipSink;
 use super::payer_reports::PayerReportSink;
 use super::sinks::{LedgerSink, StrandSink};
@@ -42,6 +43,8 @@ pub(in crate::service) struct Chains {
     reached: Vec<ReachedChain>,
     /// The name of the registry for error messages.
     registry_name: String,
+    /// The file that keeps the lists for a start without the chain; `None` if no list is read from the chain.
+    kept_lists: Option<KeptListsFile>,
 }
 
 /// A chain, and the contracts whose events are read.
@@ -113,13 +116,37 @@ impl Chains {
     pub(in crate::service) async fn reach(
         settings: &NodeServiceSettings,
     ) -> Result<Self, ChainSetupError> {
+        Self::reach_with(settings, |_| KeptLists::default()).await
+    }
+
+    /// Connects to the chains like [`Self::reach`]. Lists that cannot be read now are those that this host has kept, if
+    /// it has any: see [`Self::unread`].
+    ///
+    /// # Errors
+    /// Fails when a setting is missing, or registry and rates can neither be read nor are kept.
+    pub(in crate::service) async fn reach_or_kept(
+        settings: &NodeServiceSettings,
+    ) -> Result<Self, ChainSetupError> {
+        Self::reach_with(settings, KeptListsFile::read).await
+    }
+
+    async fn reach_with(
+        settings: &NodeServiceSettings,
+        kept: fn(&KeptListsFile) -> KeptLists,
+    ) -> Result<Self, ChainSetupError> {
         let mut chains = Self::default();
         let Some(KnownChains { deployment, settlement, app }) = KnownChains::of(settings).await?
         else {
             return Ok(chains);
         };
         if let Some(reader) = settlement {
-            chains.reach_settlement(settings, &deployment, reader).await?;
+            let lists = list_source(settings, &deployment).map(|source| {
+                let key = settings.signer.public_key();
+                KeptListsFile::new(&settings.store.state_dir, &key, source)
+            });
+            let kept = lists.as_ref().map(kept).unwrap_or_default();
+            chains.kept_lists = lists;
+            chains.reach_settlement(settings, &deployment, reader, kept).await?;
         }
         if let Some(endpoints) = app {
             chains.reach_app(settings, &deployment, endpoints)?;
@@ -133,20 +160,21 @@ impl Chains {
         settings: &NodeServiceSettings,
         deployment: &KnownDeployment,
         mut reader: SettlementReader,
+        kept: KeptLists,
     ) -> Result<(), ChainSetupError> {
         let chains = &settings.chains;
         let first_block = deployment.settlement_first_block;
         let first_block = chains.settlement.first_block.unwrap_or(first_block);
         let mut walks = Vec::new();
         if settings.files.registry.is_none() {
-            let address = reader.watch_registry().await?;
+            let address = reader.watch_registry(kept.registry).await?;
             let id = deployment.settlement_id;
             self.registry_name = format!("the node registry {address} on chain {id}");
             let (source, contract) = (EventSource::NodeRegistry, Contract::NodeRegistry);
             walks.push(walk(deployment, &chains.settlement, source, contract, first_block)?);
         }
         if settings.files.rates.is_none() {
-            reader.watch_rates(None).await?;
+            reader.watch_rates(None, kept.rates).await?;
         }
         if settings.indexer {
             let (source, contract) = (EventSource::PayerRegistry, Contract::PayerRegistry);
@@ -218,6 +246,11 @@ impl Chains {
         Some(Registry::clone(&self.lists.registry.as_ref()?.subscribe().borrow().value))
     }
 
+    /// Returns the error for which lists of an earlier run are in use; `None` if all were read from the chain.
+    pub(in crate::service) fn unread(&self) -> Option<String> {
+        self.lists.fault()
+    }
+
     /// Returns the name of the registry for error messages.
     pub(in crate::service) fn registry_name(&self) -> &str {
         &self.registry_name
@@ -257,7 +290,7 @@ impl Chains {
             statuses.push(ReadChain { name, view, disconnect_max, lists, pauses, balances });
             readers.push(reader);
         }
-        let list_task = tokio::spawn(publish_lists(self.lists, network));
+        let list_task = tokio::spawn(publish_lists(self.lists, self.kept_lists, network));
         RunningChains { readers, statuses: Arc::new(ChainStatuses(statuses)), list_task }
     }
 }
@@ -371,8 +404,21 @@ fn shows_clock(chain_id: u64, time_s: u64, wall_ns: i64) -> bool {
     !is_ahead || !DEVELOPMENT_CHAINS.contains(&chain_id)
 }
 
-/// Publishes every new registry and rate table until the watchers end.
-async fn publish_lists(lists: SettlementLists, network: NetworkState) {
+/// Returns the contracts of the lists that are read from the settlement chain; `None` if files substitute for both.
+fn list_source(settings: &NodeServiceSettings, deployment: &KnownDeployment) -> Option<ListSource> {
+    let address =
+        |contract| deployment.contracts.get(contract).map(|it| it.to_string()).unwrap_or_default();
+    let is_read = settings.files.registry.is_none() || settings.files.rates.is_none();
+    is_read.then(|| ListSource {
+        network: settings.store.network.clone(),
+        chain_id: deployment.settlement_id,
+        node_registry: address(Contract::NodeRegistry),
+        rate_registry: address(Contract::RateRegistry),
+    })
+}
+
+/// Publishes every new registry and rate table until the watchers end, and keeps them for the next start.
+async fn publish_lists(lists: SettlementLists, kept: Option<KeptListsFile>, network: NetworkState) {
     let registries = async {
         let Some(watcher) = &lists.registry else { return };
         let (mut snapshots, mut keys) = (watcher.subscribe(), ChangedKeys::default());
@@ -391,7 +437,11 @@ async fn publish_lists(lists: SettlementLists, network: NetworkState) {
             }
         }
     };
-    tokio::join!(registries, rates);
+    let keeping = async {
+        let Some(file) = kept else { return };
+        file.follow(network.clone()).await;
+    };
+    tokio::join!(registries, rates, keeping);
 }
 
 /// Publishes the records of a reading of the node registry. If they have other keys than before, `keys` decides when.

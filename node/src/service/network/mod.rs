@@ -3,12 +3,14 @@
 //!
 //! - [`NetworkState`]: the registry and the rates that the engine uses;
 //! - `membership`: absences of nodes, from the registry's events; `changed_keys`: other keys than before;
+//! - `kept_lists`: the lists that this host has last read, for a start without the chain;
 //! - [`chains`]: both chains; `sinks`, `payer_reports`: the destinations of their events;
 //!   [`status`]: the status for the API;
 //! - [`stand_in_files`]: files that substitute for the chains.
 
 pub(super) mod chains;
 mod changed_keys;
+mod kept_lists;
 mod membership;
 mod payer_reports;
 mod sinks;

@@ -33,6 +33,9 @@ impl CheckpointExchange {
                 Finding::Disputed(signed) => {
                     counters.differing.inc();
                     let of = signed.checkpoint;
+                    if state.former_keys.has(of.originator) {
+                        continue; // the tree that is held here is not that of the present node
+                    }
                     log_difference(&of);
                     let bytes = signed.encode().to_vec().into();
                     self.accuse(TreeFault::OtherTree, &of, from, vec![bytes]);

@@ -36,6 +36,7 @@ impl CheckpointExchange {
             }
             return Ok(());
         };
+        self.note_key(of.node, key);
         if of.node == state.own {
             return self.take_own(snapshot, peer, shown, &key);
         }
