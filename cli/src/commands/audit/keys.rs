@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, RegistrySource, SCHEMA};
+use hawser_audit::evidence_file::{FILE_LEN_BYTES_MAX, NodeEntry, RegistrySource, SCHEMA};
 use hawser_audit::plain_file::{self, PlainFileError};
 use hawser_audit::{EvidenceFile, KnownKeys};
 use hawser_chain::admin::Contract;
