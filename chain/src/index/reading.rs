@@ -2,19 +2,20 @@
 
 mod anew;
 mod fork_votes;
+mod forks;
 mod handing_over;
 mod lagging;
 mod rechecking;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use alloy::rpc::types::Filter;
-use fork_votes::{ForkVote, ForkVotes};
+use fork_votes::ForkVotes;
 use hawser_proto::SequenceId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -33,9 +34,7 @@ use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag};
 use super::recheck_requests::{RecheckAnswer, RecheckSilences};
 use super::status::ReaderState;
 use super::turns::ReadingTurns;
-use super::walk::{
-    BlockHeader, EventBatch, Fork, NEAR, PageOutcome, Walk, WalkAction, WalkSettings,
-};
+use super::walk::{EventBatch, NEAR, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
@@ -52,8 +51,6 @@ const QUIET: Duration = Duration::from_secs(1);
 /// compared with the block interval, long compared with a request.
 const SERVED_FOR: Duration = Duration::from_millis(250);
 const FEW_BLOCKS: u64 = 16;
-/// The time limit for an endpoint's answer about a block that is replaced near the head. Guess.
-const VOTE_MAX: Duration = Duration::from_secs(2);
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
@@ -451,124 +448,6 @@ impl PageReader {
         if is_endpoints_fault {
             self.endpoints.distrust(reason);
         }
-    }
-
-    async fn compare(&mut self, numbers: Vec<u64>) {
-        let numbers = &numbers;
-        let headers =
-            self.endpoints.ask(|chain| async move { fetch::headers(&chain, numbers, None).await });
-        let headers = match headers.await {
-            Ok(headers) => headers,
-            Err(error) => {
-                self.context.stuck(&error.to_string());
-                return sleep(self.pauses.next()).await;
-            }
-        };
-        let fork = self.walk.fork(&headers);
-        if let Some(fork) = fork.filter(|_| !self.is_moving)
-            && self.refuses(&fork).await
-        {
-            return;
-        }
-        let is_anew = match fork {
-            Some(fork) => self.is_anew(&fork).await,
-            None => false,
-        };
-        let (unread, is_of_head) = (self.walk.unread(), self.walk.is_doubted_by_head());
-        let depth = self.walk.compared(&headers);
-        let is_left = (depth.is_some() || !is_of_head) && self.turns.note_turn(unread);
-        if is_left {
-            let reason = "the endpoint takes back the blocks that it has shown, again and again";
-            self.context.stuck(reason);
-            self.endpoints.distrust(reason);
-        }
-        match depth {
-            Some(_) => {
-                if is_anew {
-                    let strand = self.context.name;
-                    tracing::warn!(
-                        code = "chain_started_anew",
-                        strand,
-                        "the chain was started anew: all its blocks are read again"
-                    );
-                    self.walk.rewind(self.settings.first_block);
-                }
-                let from_block = self.walk.unread();
-                let depth = unread.saturating_sub(from_block);
-                tracing::warn!(
-                    code = "chain_reorganised",
-                    strand = self.context.name,
-                    depth,
-                    from_block,
-                    "the chain was reorganised: reading again"
-                );
-                self.context.status.reorganised(depth);
-                self.begin_pass();
-            }
-            // After a pause, the request might go to the same endpoint again.
-            None if is_left => {}
-            None => sleep(self.pauses.next()).await,
-        }
-    }
-
-    /// Refuses a reorganisation, after a pause, if an endpoint has a block that it replaces far below the head, or if
-    /// more endpoints that go on have one near the head than another block at its height. The endpoint in use would
-    /// otherwise have stored events taken back by itself. Returns true if it is refused.
-    async fn refuses(&mut self, fork: &Fork) -> bool {
-        let is_deep = fork.is_deep();
-        if !is_deep && self.endpoints.hosts() == 1 {
-            return false;
-        }
-        let votes = self.votes_on(fork).await;
-        let is_refused = if is_deep {
-            votes.values().any(|vote| vote.has_replaced)
-        } else {
-            self.fork_votes.refuse(fork.replaced, &votes, Instant::now())
-        };
-        if !is_refused {
-            return false;
-        }
-        // Near the head, other endpoints may come to the new blocks a moment later.
-        let is_left = is_deep || self.turns.note_turn(self.walk.unread());
-        if is_left {
-            let reason =
-                "endpoints contradict each other: one of them has replaced blocks that others have";
-            self.context.stuck(reason);
-        }
-        sleep(self.pauses.next()).await;
-        if is_left {
-            self.endpoints.distrust("it is on another branch than other endpoints");
-        }
-        true
-    }
-
-    /// Returns the votes of the endpoints that have a replaced block or another one at its height, by host and port.
-    async fn votes_on(&self, fork: &Fork) -> BTreeMap<String, ForkVote> {
-        let (block, is_deep, endpoints) = (fork.replaced, fork.is_deep(), &self.endpoints);
-        let numbers = &[block.number];
-        let ask = |chain: Chain| async move {
-            let head = async {
-                // Far below the head, it does not decide.
-                let head = if is_deep { None } else { Some(fetch::head(&chain).await?) };
-                Ok::<_, RequestError>(head.map_or(0, |head| head.block.number))
-            };
-            let (headers, head) = tokio::try_join!(fetch::headers(&chain, numbers, None), head)?;
-            let vote =
-                |header: &BlockHeader| ForkVote { has_replaced: header.block == block, head };
-            Ok::<_, RequestError>(headers.first().map(vote))
-        };
-        let answers = if is_deep {
-            endpoints.each(ask).await
-        } else {
-            endpoints.each_in_time(VOTE_MAX, ask).await
-        };
-        let mut votes: BTreeMap<String, ForkVote> = BTreeMap::new();
-        for (host, answer) in endpoints.display_urls().zip(answers) {
-            if let Ok(Some(vote)) = answer {
-                votes.entry(host).or_default().add(vote);
-            }
-        }
-        votes
     }
 
     /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another branch
