@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 use super::bootstrap;
 use super::confirming::{Asked, Confirmation, Confirmer, Contradiction};
-use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
+use super::context::{FoundGap, NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
 use super::disputes::Disputes;
 use super::empty_pages::EmptyPages;
 use super::event::BlockRef;
@@ -72,8 +72,13 @@ pub(super) struct PageReader {
     /// The number of requests for the current page that no endpoint answered.
     unanswered: u32,
     last_page: Option<Instant>,
+    /// The endpoint that gave the last page, by scheme, host and port. Other requests, also of other readers, go to
+    /// other endpoints meanwhile: an endpoint that fails at them on purpose must not have these left for its pages.
+    giver: Option<String>,
     /// The endpoint's own head while it does not serve the announced one, and the time of that answer.
     served: Option<(BlockRef, Instant)>,
+    /// The time since when pages have ended at the endpoint's own head below the announced one.
+    ahead_since: Option<Instant>,
     /// The lag of the endpoint in use behind the announced head.
     lag: EndpointLag,
     turns: ReadingTurns,
@@ -119,7 +124,9 @@ impl PageReader {
             pauses: Pauses::new(RETRY_MIN, RETRY_MAX),
             unanswered: 0,
             last_page: None,
+            giver: None,
             served: None,
+            ahead_since: None,
             lag: EndpointLag::default(),
             turns: ReadingTurns::default(),
             fork_votes: ForkVotes::default(),
@@ -135,10 +142,10 @@ impl PageReader {
     }
 
     /// Reads until the storing half has ended.
-    pub(super) async fn run(mut self, mut gap_found: mpsc::Receiver<Option<u64>>) {
+    pub(super) async fn run(mut self, mut gap_found: mpsc::Receiver<FoundGap>) {
         loop {
-            while let Ok(block) = gap_found.try_recv() {
-                self.search_gap(block);
+            while let Ok(gap) = gap_found.try_recv() {
+                self.search_gap(gap);
             }
             if let Some(pause) = self.gap.take_pause() {
                 sleep(pause).await;
@@ -154,8 +161,10 @@ impl PageReader {
             self.context.status.lock().head = Some(announced.number);
             let head = self.served_head(announced);
             let read = self.walk.unread().saturating_sub(1);
-            if read > announced.number.saturating_add(BEHIND_BLOCKS_MAX) {
-                self.note_lag(announced.number, read).await;
+            if read > announced.number.saturating_add(BEHIND_BLOCKS_MAX)
+                && let Some(stating) = self.endpoints.active_url()
+            {
+                self.note_lag(&stating, announced.number, read).await;
             }
             self.start_recheck(head);
             self.share_recheck_from();
@@ -195,7 +204,7 @@ impl PageReader {
         are_few && is_recent && status.announces_no_log_from(*blocks.start())
     }
 
-    async fn wait(&mut self, status: &HeadStatus, gap_found: &mut mpsc::Receiver<Option<u64>>) {
+    async fn wait(&mut self, status: &HeadStatus, gap_found: &mut mpsc::Receiver<FoundGap>) {
         match &status.error {
             Some(error) => self.context.stuck(error),
             None if self.context.is_storing_stuck.load(Ordering::Acquire) => {}
@@ -228,12 +237,12 @@ impl PageReader {
     }
 
     /// Waits until the head changes, a gap is found, a recheck ends, or the time has passed.
-    async fn changed(&mut self, longest: Duration, gap_found: &mut mpsc::Receiver<Option<u64>>) {
+    async fn changed(&mut self, longest: Duration, gap_found: &mut mpsc::Receiver<FoundGap>) {
         tokio::select! {
             changed = self.head.changed() => if changed.is_err() {
                 sleep(longest).await; // the head watcher has ended, and this reader is about to
             },
-            Some(block) = gap_found.recv() => self.search_gap(block),
+            Some(gap) = gap_found.recv() => self.search_gap(gap),
             Some(done) = self.recheck.join_next() => self.handle_recheck(done),
             () = sleep(longest) => {}
         }
@@ -263,10 +272,11 @@ impl PageReader {
         match response {
             Ok((response, giver)) => {
                 self.unanswered = 0;
+                self.giver = Some(giver.endpoint().to_owned());
                 match self.walk.answered(blocks, response) {
                     PageOutcome::Accepted(batch) => return self.hand_over(batch, &giver).await,
-                    PageOutcome::Retry(reason) => self.useless(reason).await,
-                    PageOutcome::Missing => self.missing(head).await,
+                    PageOutcome::Retry(reason) => self.useless(reason, &giver).await,
+                    PageOutcome::Missing => self.missing(head, &giver).await,
                     PageOutcome::Reorganised => {}
                 }
             }
@@ -328,7 +338,7 @@ impl PageReader {
         self.gap.note_page(giver.endpoint(), stored);
         let confirmed = self.confirm(&batch, giver).await;
         // The ids of events that are not stored must not count as the last ones.
-        let is_marked = confirmed.is_some() && self.mark_bootstrapped(&mut batch).await;
+        let is_marked = confirmed.is_some() && self.mark_bootstrapped(&mut batch, giver).await;
         let (Some(is_confirmed), true) = (confirmed, is_marked) else {
             // The chain may be reorganised during the pause, so the page is requested again.
             self.walk.rewind(batch.from_block);
@@ -336,8 +346,7 @@ impl PageReader {
         };
         self.pauses.reset();
         self.is_moving = false;
-        // The endpoint's own head, while it does not serve the announced one, is not the chain's.
-        batch.is_at_head &= self.served.is_none();
+        batch.is_at_head = batch.is_at_head && self.is_head_of_chain(Instant::now());
         if self.served.is_none() {
             self.lag.note_going_on();
         }
@@ -398,7 +407,7 @@ impl PageReader {
     /// A sequence id that does not follow the previous one means either that the provider omitted
     /// events or that a bootstrap call skipped ids on purpose. Every endpoint is asked which, because
     /// ids skipped on purpose are void for good. If they contradict each other, events are searched for first.
-    async fn mark_bootstrapped(&mut self, batch: &mut EventBatch) -> bool {
+    async fn mark_bootstrapped(&mut self, batch: &mut EventBatch, giver: &Chain) -> bool {
         let Some(selector) = self.settings.source.bootstrap_selector() else { return true };
         let (doubtful, last) = bootstrap::doubtful(&batch.events, self.last_sequence_id);
         if !doubtful.is_empty() {
@@ -406,7 +415,7 @@ impl PageReader {
                 bootstrap::find_all(&self.endpoints, &doubtful, self.settings.address, selector);
             let findings = match found.await {
                 Ok(findings) if findings.is_empty() => {
-                    self.useless("the transaction of an event is not known").await;
+                    self.useless("the transaction of an event is not known", giver).await;
                     return false;
                 }
                 Ok(findings) => findings,
@@ -436,8 +445,8 @@ impl PageReader {
         true
     }
 
-    /// Pauses after a useless response, and switches to another endpoint after several.
-    async fn useless(&mut self, reason: &str) {
+    /// Pauses after a useless response of the endpoint `giver`, and switches to another endpoint after several.
+    async fn useless(&mut self, reason: &str, giver: &Chain) {
         let is_endpoints_fault = self.pauses.taken() >= USELESS_MAX;
         if is_endpoints_fault {
             self.context.stuck(reason);
@@ -445,8 +454,9 @@ impl PageReader {
         sleep(self.pauses.next()).await;
         // This follows the pause, so that the next request goes to another endpoint even if
         // this endpoint's pause is short.
-        if is_endpoints_fault {
-            self.endpoints.distrust(reason);
+        if is_endpoints_fault && self.endpoints.has_other_than(giver) {
+            self.endpoints.distrust_asked(giver, reason);
+            self.pauses.reset(); // the next endpoint has as many attempts
         }
     }
 
@@ -461,16 +471,16 @@ impl PageReader {
         status.read = self.walk.unread().checked_sub(1);
     }
 
-    /// Reads again because events after `block` are missing: first from there, then from twice as far back with each
-    /// further search for the same gap. The missing events may precede the stored position, if the provider omitted
-    /// them earlier and the sink could not notice.
-    fn search_gap(&mut self, block: Option<u64>) {
+    /// Reads again because events are missing: first from the last stored block on, then from twice as far back with
+    /// each further search for the same gap. The missing events may precede the stored position, if the provider
+    /// omitted them earlier and the sink could not notice.
+    fn search_gap(&mut self, FoundGap { after: block, giver }: FoundGap) {
         let last = self.walk.unread();
         let searches = self.gap.begin(block);
         let back = self.walk.page_blocks().saturating_mul(1 << searches.min(40)) - 1;
         let from = block.unwrap_or(last).saturating_sub(back).max(self.settings.first_block);
         self.walk.rewind(from);
         self.begin_pass();
-        self.endpoints.distrust("events are missing in its responses");
+        self.endpoints.distrust_named(&giver, "events are missing in its responses");
     }
 }

@@ -15,13 +15,19 @@ use crate::send::{Chain, RequestError};
 const VOTE_MAX: Duration = Duration::from_secs(2);
 
 impl PageReader {
-    /// Compares the blocks that were read with those of an endpoint, and turns back to the last one that was not replaced.
+    /// Compares the blocks that were read with those of an endpoint, and turns back to the last one that was not
+    /// replaced.
     pub(super) async fn compare(&mut self, numbers: Vec<u64>) {
-        let numbers = &numbers;
-        let headers =
-            self.endpoints.ask(|chain| async move { fetch::headers(&chain, numbers, None).await });
-        let headers = match headers.await {
-            Ok(headers) => headers,
+        let (numbers, is_of_head) = (&numbers, self.walk.is_doubted_by_head());
+        // The endpoint whose page raised the doubt is asked first.
+        let doubted = self.giver.clone().filter(|_| !is_of_head);
+        let order =
+            self.endpoints.order_preferring(|endpoint| doubted.as_deref() == Some(endpoint));
+        let headers = self.endpoints.ask_in(order, |chain| async move {
+            Ok::<_, RequestError>((fetch::headers(&chain, numbers, None).await?, chain))
+        });
+        let (headers, shown_by) = match headers.await {
+            Ok(answer) => answer,
             Err(error) => {
                 self.context.stuck(&error.to_string());
                 return sleep(self.pauses.next()).await;
@@ -29,7 +35,7 @@ impl PageReader {
         };
         let fork = self.walk.fork(&headers);
         if let Some(fork) = fork.filter(|_| !self.is_moving)
-            && self.refuses(&fork).await
+            && self.refuses(&fork, &shown_by).await
         {
             return;
         }
@@ -37,13 +43,15 @@ impl PageReader {
             Some(fork) => self.is_anew(&fork).await,
             None => false,
         };
-        let (unread, is_of_head) = (self.walk.unread(), self.walk.is_doubted_by_head());
+        let unread = self.walk.unread();
         let depth = self.walk.compared(&headers);
         let is_left = (depth.is_some() || !is_of_head) && self.turns.note_turn(unread);
         if is_left {
             let reason = "the endpoint takes back the blocks that it has shown, again and again";
             self.context.stuck(reason);
-            self.endpoints.distrust(reason);
+            // If the headers are those of the blocks that were read, the page does not follow them.
+            let named = doubted.as_deref().filter(|_| depth.is_none());
+            self.endpoints.distrust_named(named.unwrap_or(shown_by.endpoint()), reason);
         }
         match depth {
             Some(_) => {
@@ -76,8 +84,9 @@ impl PageReader {
 
     /// Refuses a reorganisation, after a pause, if an endpoint has a block that it replaces far below the head, or if
     /// more endpoints that go on have one near the head than another block at its height. The endpoint in use would
-    /// otherwise have stored events taken back by itself. Returns true if it is refused.
-    async fn refuses(&mut self, fork: &Fork) -> bool {
+    /// otherwise have stored events taken back by itself. Returns true if it is refused; then the endpoint `shown_by`,
+    /// which has shown it, is left.
+    async fn refuses(&mut self, fork: &Fork, shown_by: &Chain) -> bool {
         let is_deep = fork.is_deep();
         if !is_deep && self.endpoints.hosts() == 1 {
             return false;
@@ -100,7 +109,8 @@ impl PageReader {
         }
         sleep(self.pauses.next()).await;
         if is_left {
-            self.endpoints.distrust("it is on another branch than other endpoints");
+            let reason = "it is on another branch than other endpoints";
+            self.endpoints.distrust_asked(shown_by, reason);
         }
         true
     }

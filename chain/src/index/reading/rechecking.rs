@@ -211,7 +211,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::index::reading::tests::{block, reader};
+    use crate::index::reading::tests::{block, gap_after, reader};
     use crate::index::walk::Walk;
     use crate::send::RequestError;
 
@@ -298,7 +298,7 @@ mod tests {
         reader.start_recheck(BlockRef { number: 90, ..HEAD });
         assert!(reader.held.is_some(), "the head comes back");
         reader.context.status.lock().stored = None;
-        reader.search_gap(Some(20));
+        reader.search_gap(gap_after(20));
         assert_eq!(reader.walk.unread(), 0);
         reader.start_recheck(HEAD);
         assert!(reader.held.is_none() && reader.recheck.is_empty());
@@ -319,7 +319,7 @@ mod tests {
             reader.walk.rechecks().is_far_behind(unread)
         };
         assert!(is_far_behind(&mut reader));
-        reader.search_gap(Some(99));
+        reader.search_gap(gap_after(99));
         assert_eq!(reader.walk.unread(), 90);
         reader.start_recheck(BlockRef { number: 200_000, ..HEAD });
         assert!(reader.recheck.is_empty(), "none is due");
@@ -339,7 +339,7 @@ mod tests {
             "the others are about to be stored"
         );
         reader.context.status.lock().stored = Some(block(99));
-        reader.search_gap(Some(109));
+        reader.search_gap(gap_after(109));
         assert_eq!(reader.context.status.lock().read, Some(99), "that page is to be read again");
         reader.start_recheck(HEAD);
         assert!(reader.held.is_none());
