@@ -445,9 +445,9 @@ mod tests {
             let batches = batches.clone();
             async move {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
-                let said = |asked: &Value, result| json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
+                let said = |asked: &Value, result: Value| json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
                 let asked: Value = serde_json::from_slice(&body).unwrap();
-                let answer = match asked {
+                let answer: Value = match asked {
                     Value::Array(asked) => {
                         batches.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(SLOW).await;
