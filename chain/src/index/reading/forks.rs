@@ -1,6 +1,6 @@
 //! The part of the requesting half that decides about reorganisations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -13,6 +13,10 @@ use crate::send::{Chain, RequestError};
 
 /// The time limit for an endpoint's answer about a block that is replaced near the head. Guess.
 const VOTE_MAX: Duration = Duration::from_secs(2);
+/// The time for which an endpoint is waited for that is silent about a block replaced far below the head, and the pause
+/// between two questions. Guesses: failures that pass do so within it, and such reorganisations are rare.
+const SILENT_MAX: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 impl PageReader {
     /// Compares the blocks that were read with those of an endpoint, and turns back to the last one that was not
@@ -91,7 +95,17 @@ impl PageReader {
         if !is_deep && self.endpoints.hosts() == 1 {
             return false;
         }
-        let votes = self.votes_on(fork).await;
+        let began = Instant::now();
+        let votes = loop {
+            let (votes, silent) = self.votes_on(fork).await;
+            // Near the head, the votes of those that answer decide.
+            let is_open =
+                is_deep && !silent.is_empty() && votes.values().all(|it| !it.has_replaced);
+            if !is_open || began.elapsed() >= SILENT_MAX {
+                break votes;
+            }
+            sleep(ASK_EVERY).await;
+        };
         let is_refused = if is_deep {
             votes.values().any(|vote| vote.has_replaced)
         } else {
@@ -115,8 +129,9 @@ impl PageReader {
         true
     }
 
-    /// Returns the votes of the endpoints that have a replaced block or another one at its height, by host and port.
-    async fn votes_on(&self, fork: &Fork) -> BTreeMap<String, ForkVote> {
+    /// Returns the votes of the endpoints that have a replaced block or another one at its height, by host and port,
+    /// and those that do not answer.
+    async fn votes_on(&self, fork: &Fork) -> (BTreeMap<String, ForkVote>, BTreeSet<String>) {
         let (block, is_deep, endpoints) = (fork.replaced, fork.is_deep(), &self.endpoints);
         let numbers = &[block.number];
         let ask = |chain: Chain| async move {
@@ -136,11 +151,53 @@ impl PageReader {
             endpoints.each_in_time(VOTE_MAX, ask).await
         };
         let mut votes: BTreeMap<String, ForkVote> = BTreeMap::new();
+        let mut silent = BTreeSet::new();
         for (host, answer) in endpoints.display_urls().zip(answers) {
-            if let Ok(Some(vote)) = answer {
-                votes.entry(host).or_default().add(vote);
+            match answer {
+                Ok(Some(vote)) => votes.entry(host).or_default().add(vote),
+                Ok(None) => {}
+                Err(_) => _ = silent.insert(host),
             }
         }
-        votes
+        silent.retain(|host| !votes.contains_key(host));
+        (votes, silent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::B256;
+    use serde_json::json;
+
+    use super::*;
+    use crate::endpoints::Endpoints;
+    use crate::index::event::BlockRef;
+    use crate::index::reading::tests::{block, endpoint, reader};
+    use crate::index::walk::Walk;
+
+    /// One endpoint turns to another branch far below the head while a request to the other one fails. It would have
+    /// the payments of a thousand blocks taken back.
+    #[tokio::test]
+    async fn the_silence_of_a_moment_lets_no_endpoint_replace_deep_blocks() {
+        let (mut reader, other) = (reader(), B256::repeat_byte(1));
+        let shown = |hash: B256| {
+            let (parent, number) = (B256::ZERO, "0x1388");
+            json!({ "number": number, "hash": hash, "parentHash": parent, "timestamp": "0x1" })
+        };
+        // Not a block at first, so that there is no answer.
+        let honest = vec![json!("0x1"), shown(B256::ZERO)];
+        let urls = [endpoint(vec![shown(other)]).await, endpoint(honest).await];
+        reader.endpoints = Endpoints::new("app", &urls, 1).unwrap();
+        reader.walk = Walk::new(reader.settings.clone(), Some(block(5000)));
+        let replaced = BlockRef { number: 5000, hash: other };
+        let parent = B256::ZERO;
+        let header = BlockHeader { block: replaced, parent, time_s: 1, may_have_logs: false };
+        let fork = reader.walk.fork(&[header]).unwrap();
+        assert!(fork.is_deep());
+        let liar = Chain::connect(&urls[0], 1).await.unwrap();
+        assert!(reader.refuses(&fork, &liar).await);
+        let errors: Vec<_> =
+            reader.endpoints.status().into_iter().map(|it| it.error.is_some()).collect();
+        assert_eq!(errors, [true, false], "the one that has shown it is left");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
 use hawser_proto::{OriginatorId, SequenceId};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -71,13 +72,15 @@ pub(super) fn reader() -> PageReader {
     PageReader::new(context, endpoints, heads, settings, walk, last, batches)
 }
 
-/// Starts an endpoint of chain 1 whose answer to all other requests is `result`, and returns its URL.
-async fn endpoint(result: Value) -> String {
+/// Starts an endpoint of chain 1 that answers other requests with these results, in order, and then with the last one.
+/// Returns its URL.
+pub(super) async fn endpoint(results: Vec<Value>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
+    let results = Arc::new(Mutex::new(results));
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let result = result.clone();
+            let results = results.clone();
             tokio::spawn(async move {
                 let mut read = Vec::<u8>::new();
                 while let Ok(1..) = stream.read_buf(&mut read).await {
@@ -87,7 +90,7 @@ async fn endpoint(result: Value) -> String {
                     let Some(asked) = asked else { continue };
                     read.clear();
                     let is_id = asked["method"] == "eth_chainId";
-                    let result = if is_id { json!("0x1") } else { result.clone() };
+                    let result = if is_id { json!("0x1") } else { take_next(&results) };
                     let body = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
                     let body = body.to_string();
                     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -101,10 +104,16 @@ async fn endpoint(result: Value) -> String {
     url
 }
 
+/// Takes the first of several results, or copies the only one.
+fn take_next(results: &Mutex<Vec<Value>>) -> Value {
+    let mut results = results.lock();
+    if results.len() > 1 { results.remove(0) } else { results[0].clone() }
+}
+
 /// Returns a reader of two endpoints, of which the second one has answered last, and the connection to the first one.
 async fn reader_beside_the_giver() -> (PageReader, Chain) {
     let (mut reader, number) = (reader(), json!("0x1"));
-    let urls = [endpoint(number.clone()).await, endpoint(number).await];
+    let urls = [endpoint(vec![number.clone()]).await, endpoint(vec![number]).await];
     reader.endpoints = Endpoints::new("app", &urls, 1).unwrap();
     let newest = |chain: Chain| async move { chain.newest_block().await };
     reader.endpoints.ask_in(vec![1], newest).await.unwrap();
@@ -160,7 +169,7 @@ async fn the_endpoint_whose_page_lacks_a_block_is_the_one_that_may_lag() {
 async fn the_endpoint_whose_page_raised_a_doubt_is_left_although_another_one_shows_the_blocks() {
     let (mut reader, zero) = (reader(), B256::ZERO);
     let read = json!({ "number": "0x63", "hash": zero, "parentHash": zero, "timestamp": "0x1" });
-    let urls = ["http://127.0.0.1:1".to_owned(), endpoint(read).await];
+    let urls = ["http://127.0.0.1:1".to_owned(), endpoint(vec![read]).await];
     reader.endpoints = Endpoints::new("app", &urls, 1).unwrap();
     reader.giver = Some(urls[0].clone());
     for _ in 0..7 {
