@@ -94,9 +94,9 @@ pub(super) struct PageReader {
     /// The indices of endpoints that have events on another branch than others, and the message about them.
     /// Nothing is read while this is set.
     held: Option<(BTreeSet<usize>, String)>,
-    /// True from the time at which missing events were confirmed until the next page. Meanwhile a
-    /// reorganisation of any depth is accepted.
-    is_moving: bool,
+    /// The endpoints whose events turned out to be wrong, by scheme, host and port, from that time until the next page.
+    /// Meanwhile a reorganisation of any depth is accepted from each other endpoint, and not from these.
+    leaving: Option<BTreeSet<String>>,
 }
 
 impl PageReader {
@@ -137,7 +137,7 @@ impl PageReader {
             empty: EmptyPages::new(stored),
             contradicted: None,
             held: None,
-            is_moving: false,
+            leaving: None,
         }
     }
 
@@ -345,7 +345,7 @@ impl PageReader {
             return true;
         };
         self.pauses.reset();
-        self.is_moving = false;
+        self.leaving = None;
         batch.is_at_head = batch.is_at_head && self.is_head_of_chain(Instant::now());
         if self.served.is_none() {
             self.lag.note_going_on();
@@ -364,7 +364,7 @@ impl PageReader {
             Confirmation::Unanswered => Some(false),
             Confirmation::Refuted(_) => {
                 // Blocks without events that the endpoint gave before may belong to its branch.
-                self.is_moving = true;
+                self.leaving = Some(BTreeSet::from([giver.endpoint().to_owned()]));
                 sleep(self.pauses.next()).await;
                 None
             }

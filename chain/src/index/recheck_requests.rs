@@ -127,6 +127,9 @@ pub(super) enum RecheckOutcome {
         /// The indices of the endpoints that answer without them, and of those that deny events that the block provably
         /// has.
         lacking: BTreeSet<usize>,
+        /// True if an endpoint with another host or port than the one in use shows them, so that its branch counts. The
+        /// one in use may have shown them alone, while the others were silent.
+        is_of_others: bool,
     },
     /// An endpoint shows more events on another branch of the chain than others, or showed them
     /// earlier and does not answer now.
@@ -252,7 +255,9 @@ async fn compared(
     }
     if let Some((block, claimants)) = of(ClaimVerdict::Confirmed) {
         lacking.extend(heard_beside(&claimants, shown));
-        return Ok(RecheckOutcome::More { block, lacking });
+        let hosts: Vec<_> = endpoints.display_urls().collect();
+        let is_of_others = claimants.iter().any(|place| hosts.get(*place) != hosts.get(active));
+        return Ok(RecheckOutcome::More { block, lacking, is_of_others });
     }
     if let Some((block, claimants)) = of(ClaimVerdict::Proven) {
         let lacking = heard_beside(&claimants, shown);

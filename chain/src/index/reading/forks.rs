@@ -38,7 +38,9 @@ impl PageReader {
             }
         };
         let fork = self.walk.fork(&headers);
-        if let Some(fork) = fork.filter(|_| !self.is_moving)
+        let left = self.leaving.as_ref();
+        let may_move = left.is_some_and(|left| !left.contains(shown_by.endpoint()));
+        if let Some(fork) = fork.filter(|_| !may_move)
             && self.refuses(&fork, &shown_by).await
         {
             return;
