@@ -134,12 +134,12 @@ fn print(name: &str, status: &Value) {
         output::line(format_args!("  {}", line_of_chain(chain)));
         parts_of_chain(chain).for_each(|line| output::line(format_args!("    {line}")));
     }
-    if let Some(days) = status["disk"]["days_left"].as_f64() {
-        output::line(format_args!("  disk: full in {days:.1} days at the rate of the last day"));
-    }
-    let now_s = now_unix_s();
-    let lines = accounts(status, now_s).chain(payer_reports(status)).chain(backups(status));
-    lines.chain(misbehavior(status)).for_each(|line| output::line(format_args!("  {line}")));
+    let (now_s, disk) = (now_unix_s(), disk(status).into_iter());
+    let lines = disk.chain(accounts(status, now_s)).chain(payer_reports(status));
+    lines
+        .chain(backups(status))
+        .chain(misbehavior(status))
+        .for_each(|line| output::line(format_args!("  {line}")));
 }
 
 /// Returns the line about what the node is ready for. A node that does not publish may still serve readers.
@@ -169,13 +169,13 @@ fn line_of_strand(strand: &Value) -> String {
         let lag_s = strand["lag_s"].as_f64().unwrap_or_default();
         format!(", {} behind for {lag_s:.0} s", output::count(behind, "envelope"))
     });
-    format!(
-        "originator {}: {} of {}{source}{}",
-        strand["originator_id"],
-        strand["position"],
-        strand["network_position"],
-        behind.unwrap_or_default()
-    )
+    let signed = Some(&strand["checkpoint"]).filter(|it| it.is_object()).map(|it| {
+        let (size, by, of) = (&it["size"], &it["cosigned_by"], &it["cosigners"]);
+        format!("; signed to {size}, cosigned by {by} of {of}")
+    });
+    let rest = [behind, signed].into_iter().flatten().collect::<String>();
+    let (position, of) = (&strand["position"], &strand["network_position"]);
+    format!("originator {}: {position} of {of}{source}{rest}", strand["originator_id"])
 }
 
 /// Returns the line of a peer. Its address is what its owner has registered, and errors may quote it.
@@ -236,6 +236,19 @@ fn line_of_contract(contract: &Value) -> String {
 fn declared_void(strand: &Value) -> impl Iterator<Item = String> {
     rows(strand, "declared_void")
         .map(|range| format!("places {} to {}: declared void", range["from"], range["through"]))
+}
+
+/// Returns the line about the disk.
+fn disk(status: &Value) -> Option<String> {
+    let disk = status.get("disk")?;
+    let size = |field: &str| disk[field].as_u64().map(output::size);
+    let log = size("log_bytes")?;
+    let free = size("free_bytes").zip(size("total_bytes"));
+    let free = free.map(|(free, total)| format!(", {free} of {total} free"));
+    let full = disk["days_left"].as_f64();
+    let full = full.map(|days| format!(", full in {days:.1} days at the rate of the last day"));
+    let rest = [free, full].into_iter().flatten().collect::<String>();
+    Some(format!("disk: the database takes {log}{rest}"))
 }
 
 /// Returns a line for each account of the node on a chain.
@@ -424,6 +437,14 @@ mod tests {
             "lag_envelopes": 1, "lag_s": 2.25 });
         let wanted = "originator 200: 7 of 9 from node 300, 1 envelope behind for 2 s";
         assert_eq!(line_of_strand(&strand), wanted);
+        let strand = json!({ "originator_id": 100, "position": 7, "network_position": 7, "source_node_id": null,
+            "lag_envelopes": 0, "checkpoint": { "size": 6, "cosigned_by": 1, "cosigners": 2 } });
+        let wanted = "originator 100: 7 of 7; signed to 6, cosigned by 1 of 2";
+        assert_eq!(line_of_strand(&strand), wanted);
+        let status = json!({ "disk": {
+            "log_bytes": 1024, "free_bytes": 2048, "total_bytes": 4096, "days_left": 7.5 } });
+        let wanted = "disk: the database takes 1.00 KiB, 2.00 KiB of 4.00 KiB free, full in 7.5 days at the rate of the last day";
+        assert_eq!(disk(&status).unwrap(), wanted);
         let chain = json!({ "name": "app", "head": 90, "unseen_s": 3.4, "pushed": true,
             "endpoints": [
                 { "endpoint": "https://a", "active": true, "fault": null },
@@ -488,7 +509,7 @@ mod tests {
     fn a_node_of_an_older_version_has_fewer_lines() {
         let old = json!({ "misbehavior": {} });
         assert_eq!((readiness(&old), remedy_of(&old, "clock: ahead")), (None, None));
-        assert_eq!(parts_of_chain(&old).count(), 0);
+        assert_eq!((parts_of_chain(&old).count(), disk(&old)), (0, None));
         assert_eq!(accounts(&old, 0).count(), 0);
         assert_eq!(declared_void(&old).count(), 0);
         assert_eq!((payer_reports(&old), backups(&old), misbehavior(&old)), (None, None, None));
