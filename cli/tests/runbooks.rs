@@ -131,6 +131,22 @@ fn all_commands(text: &str) -> Vec<String> {
     commands
 }
 
+/// Returns true for a command of a runbook that judges what nodes have signed, and names no keys to judge by. Only the
+/// folder of a development network has them.
+fn lacks_keys(command: &str) -> bool {
+    let judging = [
+        "audit network --",
+        "audit replay --",
+        "audit report http",
+        "misbehavior export",
+        "misbehavior show",
+    ];
+    let judges = command
+        .strip_prefix("hawser ")
+        .is_some_and(|rest| judging.iter().any(|it| rest.starts_with(it)));
+    judges && !command.contains("--registry")
+}
+
 /// Operators follow runbooks under pressure, so a command or a flag that does not exist costs them time.
 #[test]
 fn every_command_of_the_pages_for_operators_exists_with_its_flags() {
@@ -166,6 +182,11 @@ fn every_command_of_the_pages_for_operators_exists_with_its_flags() {
     let others = others.map(|page| root.join(page));
     for page in pages.chain(others) {
         for command in all_commands(&fs::read_to_string(&page).unwrap()) {
+            if page.parent().is_some_and(|folder| folder.ends_with("runbooks"))
+                && lacks_keys(&command)
+            {
+                broken.push(format!("{}: {command}: no --registry", page.display()));
+            }
             // A remark or another program may follow.
             let words = command.split_whitespace().skip(1);
             let words = words.take_while(|word| !["#", "|", ">", ">>", "help"].contains(word));
