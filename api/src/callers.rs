@@ -25,7 +25,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
 use crate::error::{CallError, into_status};
-use crate::metrics::{LimitMetrics, LimitOutcome, LimitedCall};
+use crate::metrics::{CallerTier, LimitMetrics, LimitOutcome, LimitedCall};
 use crate::rate_limits::{CallCost, RateLimits};
 use crate::redis_limits::{RedisAnswer, RedisLimits};
 use crate::settings::{ApiSettings, RateLimitSettings};
@@ -55,6 +55,11 @@ impl Caller {
     /// Returns true if the caller has proved to be a node.
     pub(crate) fn is_node(self) -> bool {
         self.node.is_some()
+    }
+
+    /// Returns the caller's tier in metrics.
+    pub(crate) fn tier(self) -> CallerTier {
+        if self.is_node() { CallerTier::Node } else { CallerTier::Other }
     }
 }
 
@@ -190,8 +195,8 @@ impl Callers {
         cost: CallCost,
     ) -> Result<(), CallError> {
         let Some(limits) = &self.0.limits else { return Ok(()) };
-        let is_node = caller.node.is_some();
-        let decided = |outcome| self.0.metrics.decided(call, is_node, outcome);
+        let is_node = caller.is_node();
+        let decided = |outcome| self.0.metrics.decided(call, caller.tier(), outcome);
         if is_node && !call.charges_nodes() {
             decided(LimitOutcome::Bypassed);
             return Ok(());

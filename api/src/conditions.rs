@@ -125,7 +125,7 @@ impl NodeChecks {
                 name: "log_readable",
                 purpose: Some(Purpose::Read),
                 result: readable.map(|_| ()).map_err(|error| error.to_string()),
-                remedy: "check the disk; restore from a backup or from peers",
+                remedy: "check the disk: docs/runbooks/disk.md",
             },
             Check {
                 name: "strands_current",
@@ -366,8 +366,8 @@ fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
             name: indexed,
             purpose: Some(Purpose::Publish),
             result: indexed_lately(chain),
-            remedy: "see the log: a strand that has halted needs a decision (`hawser truncate-strand`), any other \
-                     one time",
+            remedy: "wait if the blocks that are read grow; if not, docs/runbooks/chains.md, and for a strand that has \
+                     halted docs/runbooks/halted-strand.md",
         });
     }
     if chain.contracts.iter().any(|contract| contract.pause.is_some()) {

@@ -148,7 +148,7 @@ impl CallError {
 }
 
 /// Renders an error as a status. Texts reach the caller unchanged, so they name the next step of the caller or the
-/// operator; those of rate limits are specified. Only that of the database is replaced.
+/// operator; the texts of rate limits are specified. Only the text of a database error is replaced.
 pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
     let error = error.into();
     let text = error.to_string();
@@ -281,8 +281,8 @@ fn unpaid(index: usize, text: &str) -> Status {
     details.into_status(Code::FailedPrecondition, text)
 }
 
-/// Renders the refusal of a publish that found no room. Its reason is not that of a connection which is closed: the
-/// publishes of such a connection go on, and nothing of this one was taken.
+/// Renders the refusal of a publish that found no room. Its reason differs from the reason of a call whose connection
+/// is closed: the publishes of such a connection go on, and nothing of this one was taken.
 fn busy(text: &str) -> Status {
     limited(text, "PUBLISHES_IN_FLIGHT", RETRY_AFTER_BUSY_S)
 }

@@ -39,7 +39,7 @@ impl LagTracker {
         (lacked.count, lag_ns as f64 / 1e9)
     }
 
-    /// Forgets what was claimed of a strand: a later claim begins anew.
+    /// Forgets the claims about a strand. The age of a later claim begins at zero.
     pub(crate) fn forget(&self, originator: OriginatorId) {
         self.0.lock().remove(&originator);
     }

@@ -7,12 +7,12 @@
 //! - `methods`: services and methods by name;
 //! - `node_api`, `service`, `query`, `streams`, `subscribe`, `cursor_stream`, `metadata`, `misbehavior_api`: the
 //!   handlers;
-//! - `oldest`: names the oldest available places to readers of expired envelopes, which `oldest_reads` reads;
+//! - `oldest_header`: names the oldest available places to readers of expired envelopes, which `oldest_reads` reads;
 //! - `checkpoint_api`, `tree_pages`: proofs, over gRPC and as pages; `witness_context`, `witness_page`: the
 //!   requests of logs to a witness; `snapshot_pages`: snapshots that new nodes download;
 //! - `read_workers`: the threads that answer queries;
 //! - `callers`: identifies callers and applies their limits; `tokens`, `rate_limits`, `redis_limits`,
-//!   `known_refusals`, `breaker`: parts of it; `report_limits`: limits on reports of misbehaviour;
+//!   `known_refusals`, `circuit_breaker`: parts of it; `report_limits`: limits on reports of misbehaviour;
 //! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
 //! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `clock_warning`, `node_status`: readiness and status of the
 //!   node; `chain_status`, `backup_status`, `payer_report_status`: parts of it;
@@ -28,10 +28,10 @@
 
 mod backup_status;
 mod bound_ports;
-mod breaker;
 mod callers;
 mod chain_status;
 mod checkpoint_api;
+mod circuit_breaker;
 mod clock_warning;
 mod conditions;
 mod cursor_stream;
@@ -51,7 +51,7 @@ mod misbehavior_api;
 mod misbehavior_page;
 mod node_api;
 mod node_status;
-mod oldest;
+mod oldest_header;
 mod oldest_reads;
 mod operator;
 mod payer_report_status;

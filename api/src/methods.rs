@@ -196,7 +196,7 @@ const QUERY_FIELDS: &[FieldCost] = &[FieldCost::each(
     &[TOPIC.at_most(DECODED * SELECTED_MAX, too_many_queried), ORIGINATORS, LAST_SEEN],
 )];
 
-/// The fields of [`QUERY_FIELDS`] in a subscription, which is refused with another status, and registers each
+/// The fields of [`QUERY_FIELDS`] in a subscription. A subscription is refused with another status, and registers each
 /// originator.
 const SUBSCRIPTION_FIELDS: &[FieldCost] = &[FieldCost::each(
     1,
@@ -251,8 +251,8 @@ const ORIGINATORS_FIELDS: &[FieldCost] = &[FieldCost::each(
 
 /// Memory that an originator of a stream takes until the stream ends, for each byte of its id in the request.
 /// Calculated from the types: its place in the set of the stream, and its entry in the table of registrations, take
-/// some 110 bytes if one other stream has registered it, too, and less otherwise. The engine registers no strand of a
-/// stream with more than 256, which then takes less. Only 128 ids have fewer than two bytes.
+/// some 110 bytes if one other stream has registered it, too, and less otherwise. A stream of more than 256 strands
+/// takes less, because the engine registers none of them. Only 128 ids have fewer than two bytes.
 const REGISTERED_BYTES: usize = 64;
 
 /// Identifiers, each with its result.

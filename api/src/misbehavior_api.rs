@@ -74,7 +74,7 @@ impl MisbehaviorService {
         let taken = self.limits.lock().take(caller.address, len_bytes, now_ms);
         let outcome = if taken.is_ok() { LimitOutcome::Allowed } else { LimitOutcome::Denied };
         let metrics = self.api.callers.metrics();
-        metrics.decided(LimitedCall::Submission, caller.is_node(), outcome);
+        metrics.decided(LimitedCall::Submission, caller.tier(), outcome);
         taken.map_err(|wait_ms| CallError::TooManyReports(wait_ms.div_ceil(1000)))?;
         charge.take(len_bytes * COPIES)?;
         let report =

@@ -17,7 +17,7 @@ use crate::limits::{Selected, Selection, identifiers, newest_topics};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::LimitedCall;
 use crate::node_api::{NodeApi, charged, check_size, count_delivered, decode};
-use crate::oldest::{ReadFrom, put_oldest};
+use crate::oldest_header::{ReadFrom, put_oldest};
 use crate::rate_limits::CallCost;
 
 /// The page that a query asks for.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use redis::{Client, Cmd, FromRedisValue, RedisError};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::breaker::{Breaker, BreakerSettings, BreakerState};
+use crate::circuit_breaker::{Breaker, BreakerSettings, BreakerState};
 use crate::known_refusals::KnownRefusals;
 use crate::metrics::LimitMetrics;
 use crate::rate_limits::CallCost;

@@ -16,7 +16,7 @@ use crate::limits::{published, resume_point};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::LimitedCall;
 use crate::node_api::{MessageStream, NodeApi, charged, count_delivered, decode_all, holding};
-use crate::oldest::ReadFrom;
+use crate::oldest_header::ReadFrom;
 use crate::rate_limits::CallCost;
 
 /// Copies of an envelope's bytes that a publish makes: as the payer signed it, as the originator signed

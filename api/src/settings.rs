@@ -79,7 +79,7 @@ pub struct ApiSettings {
     /// Reports of misbehaviour that one address may submit in a minute; above 0. Ten times as many in an hour. Default:
     /// 10.
     pub misbehavior_reports_per_minute: u32,
-    /// The runtime for connections that publish; `None`: that of all others, too. Default: none.
+    /// The runtime for connections that publish. Default: `None`, so they share the runtime of all other connections.
     pub publishers: Option<Handle>,
     /// Limits on the calls of each address; `None`: no limits, the default.
     pub rate_limits: Option<RateLimitSettings>,

@@ -182,9 +182,8 @@ impl VerifiedToken {
     }
 }
 
-/// The verified tokens, by the digests of their texts. A node can sign any number of tokens, so each node has a bounded
-/// number of them, of which the oldest one makes room: a node displaces only its own. Nodes of the registry alone have
-/// any.
+/// The verified tokens, by the digests of their texts. Only nodes of the registry have tokens here. A node can sign any
+/// number of them, so each node has a bounded number here. A further token displaces the node's own oldest one.
 #[derive(Debug, Default)]
 pub(crate) struct VerifiedTokens {
     tokens: HashMap<Digest, VerifiedToken>,

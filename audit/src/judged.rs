@@ -7,7 +7,7 @@ use hawser_rules::misbehavior::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::file::{EvidenceFile, FiledReport, KnownKeys};
+use crate::evidence_file::{EvidenceFile, FiledReport, KnownKeys};
 
 /// A report with its judgement.
 #[derive(Debug, Clone)]

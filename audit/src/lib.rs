@@ -2,7 +2,7 @@
 //!
 //! Nothing here needs a running node, a network, a database or a clock. In reading order:
 //!
-//! - [`mod@file`]: evidence files, which hold reports with the keys and rates to judge them by;
+//! - [`mod@evidence_file`]: evidence files, which hold reports with the keys and rates to judge them by;
 //! - [`judged`]: a report with its judgement, as text for people and JSON for programs; [`chain`]: the data
 //!   of a chain that it may need;
 //! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw;
@@ -22,8 +22,8 @@
 
 pub mod chain;
 pub mod compare;
+pub mod evidence_file;
 pub mod export;
-pub mod file;
 #[cfg(test)]
 mod golden_tests;
 pub mod html;
@@ -38,6 +38,6 @@ pub mod replay;
 mod tests;
 pub mod void_proof;
 
-pub use file::{EvidenceFile, EvidenceFileError, KnownKeys, UnknownTreeFault};
+pub use evidence_file::{EvidenceFile, EvidenceFileError, KnownKeys, UnknownTreeFault};
 pub use judged::{Judged, JudgedTrees};
 pub use network::{ClaimCount, NetworkAudit, NodeFindings};

@@ -17,7 +17,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey};
 use hawser_rules::Registry;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{ENTRIES_MAX, NodeEntry, beginning, bounded};
+use crate::evidence_file::{ENTRIES_MAX, NodeEntry, beginning, bounded};
 
 /// The schema that this program writes and reads.
 pub const PROOF_SCHEMA: &str = "hawser-proof/1";

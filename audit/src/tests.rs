@@ -17,7 +17,7 @@ use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateT
 use proptest::prelude::*;
 use prost::Message as _;
 
-use crate::file::{FiledReport, SCHEMA};
+use crate::evidence_file::{FiledReport, SCHEMA};
 use crate::replay::testing::record;
 use crate::{
     ClaimCount, EvidenceFile, EvidenceFileError, Judged, JudgedTrees, KnownKeys, NetworkAudit,

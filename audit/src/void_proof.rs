@@ -14,7 +14,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::Registry;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{ENTRIES_MAX, NodeEntry, beginning, bounded};
+use crate::evidence_file::{ENTRIES_MAX, NodeEntry, beginning, bounded};
 use crate::proof::{
     PROOF_FILE_LEN_BYTES_MAX, PROOF_SCHEMA, ProofFile, ProofFileError, VOID_PROOF_SCHEMA,
 };

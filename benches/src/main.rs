@@ -5,8 +5,8 @@
 //! the machine, [`scenario`] has one file for each figure, [`flood`] attacks a node beside one of them, or a [`sink`]
 //! instead, [`results`] keeps figures, [`verdict`] compares them with what is promised, and [`report`] writes them up.
 //! [`micro`], [`identity`], [`key_package`], [`strand`], [`prune`] and [`streams`] measure parts of a node by
-//! themselves. [`past`] and [`expired`] write strands that no publisher can make, and [`rebuild_part`] is a process
-//! that rebuilds and may be cut off.
+//! themselves. [`seeded_history`] and [`expired`] write strands that no publisher can make, and [`rebuild_part`] is a
+//! process that rebuilds and may be cut off.
 
 mod args;
 mod child;
@@ -24,7 +24,6 @@ mod load;
 mod log_server;
 mod micro;
 mod network;
-mod past;
 mod process;
 mod prune;
 mod rebuild_part;
@@ -34,6 +33,7 @@ mod results;
 mod rpc;
 mod run;
 mod scenario;
+mod seeded_history;
 mod sink;
 mod stats;
 mod strand;

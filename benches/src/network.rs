@@ -110,7 +110,7 @@ impl Network {
     }
 
     /// Writes them for the first node of a kept folder and for a follower, whose id is none of those that
-    /// [`crate::past`] writes strands for.
+    /// [`crate::seeded_history`] writes strands for.
     pub(crate) fn kept_with_follower(hawser: &Path, folder: &Path) -> Result<Self, BenchError> {
         Self::with_folder(hawser, Folder::Kept(folder.to_owned()), &[1, 3])
     }

@@ -14,7 +14,7 @@
 //! - A transport sees requests, not chains. Every endpoint has to prove its chain id before its first request, after
 //!   each failure and once a minute: a single wrong URL must never add to an originator's log or to a balance.
 //! - A response can be well-formed and wrong (a missing log, an unknown transaction). Only the caller finds out and
-//!   calls [`Endpoints::distrust`]; a layer offers no such call.
+//!   names the endpoint in `Endpoints::distrust_named`; a layer offers no such call.
 //! - Some callers need the responses of *every* endpoint: see `Endpoints::find`.
 //! - Operators see each endpoint's error and the counts by kind: see [`Endpoints::status`].
 //!
@@ -272,19 +272,14 @@ impl Endpoints {
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
     }
 
-    /// Pauses the endpoint that answered last, because its answers turned out to be unusable. Does nothing
-    /// if there is no other endpoint.
-    pub fn distrust(&self, reason: &str) {
-        self.distrust_at(self.active(), reason);
-    }
-
     /// Returns the index, in order of preference, of the endpoint that answered last;
     /// `usize::MAX` before the first answer.
     pub(crate) fn active(&self) -> usize {
         self.0.active.load(Ordering::Relaxed)
     }
 
-    /// Pauses the endpoint at `index`. Does nothing if there is no such endpoint, or no other one.
+    /// Pauses the endpoint at `index`, because its answers turned out to be unusable. Does nothing if there is no such
+    /// endpoint, or no other one.
     pub(crate) fn distrust_at(&self, index: usize, reason: &str) {
         if index >= self.0.slots.len() || self.0.slots.len() == 1 {
             return;
@@ -525,12 +520,12 @@ mod tests {
     fn a_single_endpoint_is_never_distrusted() {
         let single = endpoints(1);
         single.succeeded(0);
-        single.distrust("it lies");
+        single.distrust_at(0, "it lies");
         assert_eq!(single.status()[0].error, None);
         let (two, now) = (endpoints(2), Instant::now());
-        two.distrust("no endpoint has answered yet");
+        two.distrust_at(two.active(), "no endpoint has answered yet");
         two.succeeded(1);
-        two.distrust("it lies");
+        two.distrust_at(two.active(), "it lies");
         assert_eq!(two.order(now), [0]);
         assert_eq!(two.status()[1].error.as_deref(), Some("it lies"));
     }
@@ -539,13 +534,13 @@ mod tests {
     fn a_distrusted_endpoint_is_left_although_it_answers() {
         let two = endpoints(2);
         two.succeeded(0);
-        two.distrust("it is far behind");
+        two.distrust_at(0, "it is far behind");
         // A paused endpoint is used if no other one answers.
         two.succeeded(0);
         let now = Instant::now();
         assert_eq!(two.order(now), [1]);
         assert_eq!(two.order(now + DISTRUST_MIN), [0, 1]);
-        two.distrust("it is far behind still");
+        two.distrust_at(0, "it is far behind still");
         two.succeeded(0);
         assert_eq!(two.order(Instant::now() + DISTRUST_MIN / 2), [1], "longer than the first time");
     }

@@ -335,6 +335,7 @@ async fn events_without_numbers_survive_late_and_missing_logs() {
         Faults { omits: true, denies: true, ..none },
         Faults { omits: true, denies: true, bloom: Some(false), ..none },
         Faults { omits: true, withholds: true, ..none },
+        Faults { omits: true, headless: true, ..none },
         Faults { forked_at: Some(0), ..none },
     ] {
         let (mut chain, liar, ledger, reader) = ledger_with_liar(faults).await;

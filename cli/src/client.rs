@@ -182,8 +182,8 @@ pub(crate) fn no_address(text: &str) -> RunError {
     RunError::usage(format!("{shown:?} is not an address: write host:port, http://… or https://…"))
 }
 
-/// Returns an address as pages and errors show it. Of a URL with a user, path or query, which may be keys, only scheme,
-/// host and port.
+/// Returns an address as pages and errors show it. Reduces a URL with a user, path or query to scheme, host and port,
+/// because these parts may be keys.
 pub(crate) fn shown_address(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or(("http", address));
     if rest.strip_suffix('/').unwrap_or(rest).contains(['@', '/', '?', '#']) {

@@ -2,7 +2,7 @@
 
 use hawser_node::error::{RunError, RunErrorKind};
 
-/// All that was found are claims, which may name an innocent party.
+/// The command has found claims only, which may name an innocent party.
 pub(crate) const CLAIM: u8 = 5;
 /// The evidence decides nothing.
 pub(crate) const INCONCLUSIVE: u8 = 6;

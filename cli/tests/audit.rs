@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hawser_audit::file::FiledReport;
+use hawser_audit::evidence_file::FiledReport;
 use hawser_audit::{Judged, KnownKeys};
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};

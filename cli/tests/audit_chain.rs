@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use alloy::primitives::FixedBytes;
 use alloy::providers::Provider as _;
 use hawser_audit::Judged;
-use hawser_audit::file::FiledReport;
+use hawser_audit::evidence_file::FiledReport;
 use hawser_chain::contracts::GroupMessageBroadcaster;
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::deploy;

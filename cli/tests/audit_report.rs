@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hawser_audit::Judged;
-use hawser_audit::file::{FiledReport, RegistrySource};
+use hawser_audit::evidence_file::{FiledReport, RegistrySource};
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;

@@ -109,21 +109,42 @@ fn a_page_is_read_line_by_line() {
     assert!(all.iter().any(|it| it.words[0] == "chain-watcher"), "{all:?}");
 }
 
-/// Returns the commands of a page: lines that begin with `hawser`, and those in backticks within a sentence.
+/// Returns the command of a text that begins with `hawser`, also if it runs as the user of a service.
+fn command_of(text: &str) -> Option<String> {
+    let users = ["runuser -u hawser -- ", "runuser -u hawser-gateway -- ", "sudo -u hawser "];
+    let text = users.iter().find_map(|user| text.strip_prefix(user)).unwrap_or(text);
+    text.starts_with("hawser ").then(|| text.to_owned())
+}
+
+/// Returns the commands of a page: lines that begin with one, and those in backticks within a sentence.
 fn all_commands(text: &str) -> Vec<String> {
     let text = text.replace("\\\n", " ").replace("--data-dir …", "--data-dir DIR");
     // Units of systemd have commands too.
     let text = text.replace("ExecStart=/usr/local/bin/", "");
     let mut commands = Vec::new();
     for line in text.lines().map(str::trim) {
-        if line.starts_with("hawser ") {
-            commands.push(line.to_owned());
-        } else {
-            let quoted = line.split('`').skip(1).step_by(2);
-            commands.extend(quoted.filter(|it| it.starts_with("hawser ")).map(str::to_owned));
+        match command_of(line) {
+            Some(command) => commands.push(command),
+            None => commands.extend(line.split('`').skip(1).step_by(2).filter_map(command_of)),
         }
     }
     commands
+}
+
+/// Returns true for a command of a runbook that judges what nodes have signed, and names no keys to judge by. Only the
+/// folder of a development network has them.
+fn lacks_keys(command: &str) -> bool {
+    let judging = [
+        "audit network --",
+        "audit replay --",
+        "audit report http",
+        "misbehavior export",
+        "misbehavior show",
+    ];
+    let judges = command
+        .strip_prefix("hawser ")
+        .is_some_and(|rest| judging.iter().any(|it| rest.starts_with(it)));
+    judges && !command.contains("--registry")
 }
 
 /// Operators follow runbooks under pressure, so a command or a flag that does not exist costs them time.
@@ -153,10 +174,19 @@ fn every_command_of_the_pages_for_operators_exists_with_its_flags() {
         "docs/configuration.md",
         "docs/log-codes.md",
         "docs/status.md",
+        "docs/api/README.md",
+        "docs/protocol/chain-strands.md",
+        "docs/protocol/contract-wallets.md",
+        "contracts/README.md",
     ];
     let others = others.map(|page| root.join(page));
     for page in pages.chain(others) {
         for command in all_commands(&fs::read_to_string(&page).unwrap()) {
+            if page.parent().is_some_and(|folder| folder.ends_with("runbooks"))
+                && lacks_keys(&command)
+            {
+                broken.push(format!("{}: {command}: no --registry", page.display()));
+            }
             // A remark or another program may follow.
             let words = command.split_whitespace().skip(1);
             let words = words.take_while(|word| !["#", "|", ">", ">>", "help"].contains(word));

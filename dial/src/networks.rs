@@ -85,8 +85,8 @@ fn is_beside_machine(address: Ipv4Addr) -> bool {
     is_of_protocols || address.is_link_local() || CREDENTIALS_V4.contains(&address)
 }
 
-/// Returns the IPv4 addresses to which packets for this address may go: that of a 6to4 tunnel (RFC 3056, section 2), or
-/// those that a network's translator may read from it.
+/// Returns the IPv4 addresses to which packets for this address may go: the end of a 6to4 tunnel (RFC 3056, section 2),
+/// or the addresses that a network's translator may read from it.
 fn unpacked(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let octets = address.octets();
     let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::chain::{ChainWriter, SenderFigures};
 use crate::nodes::Nodes;
 use crate::policy::Policies;
+use crate::settings::{GatewayPorts, GatewaySettings};
 
 /// The checks of a gateway. Each of them must pass for its only purpose, publishing.
 pub(crate) struct GatewayChecks {
@@ -32,18 +33,22 @@ struct ChainState {
 }
 
 impl GatewayChecks {
-    /// Creates the checks. `chain` is the writer whose endpoint is probed; `None` without an app chain. The gateway
-    /// is not ready while reads of a list have failed for longer than they may.
+    /// Creates the checks. The gateway is not ready while reads of a list have failed for longer than they may.
     pub(crate) fn new(
+        settings: &GatewaySettings,
+        ports: &GatewayPorts,
         nodes: Nodes,
         policies: Arc<Policies>,
-        lists: Option<Arc<dyn ChainListsView>>,
-        chain: Option<Arc<dyn ChainWriter>>,
-        tenants: BTreeMap<String, Arc<dyn ChainWriter>>,
-        tls: Option<Tls>,
     ) -> Self {
-        let chain = chain.map(|writer| ChainState { writer, error: Mutex::default() });
-        Self { nodes, policies, lists, chain, tenants, tls }
+        let probed = ports.any_chain();
+        Self {
+            nodes,
+            policies,
+            lists: ports.lists.clone(),
+            chain: probed.map(|writer| ChainState { writer, error: Mutex::default() }),
+            tenants: ports.tenant_chains.clone(),
+            tls: settings.tls.clone(),
+        }
     }
 
     /// Returns, for each tenant, the reason why its payloads are not sent to the app chain now; `None` if they are

@@ -26,28 +26,27 @@ use crate::policy::PolicyError;
 pub(crate) fn page(
     calls: CallMetrics,
     serve: &ServeSettings,
-    metrics: Arc<GatewayMetrics>,
-    observer: GatewayObserver,
-    deposit: watch::Receiver<Option<SignedMicroDollars>>,
-    transactions: TransactionTimes,
+    gateway: GatewayCollector,
 ) -> MetricsPage {
     let collectors: [Box<dyn Collector>; 5] = [
         Box::new(calls),
         Box::new(serve.memory.clone()),
         Box::new(TlsMetrics(serve.tls.clone())),
-        Box::new(GatewayCollector { metrics, observer, deposit, transactions }),
+        Box::new(gateway),
         Box::new(ProcessMetrics),
     ];
     MetricsPage::new(collectors)
 }
 
+/// Observes the gateway at each scrape.
 #[derive(Debug)]
-struct GatewayCollector {
-    metrics: Arc<GatewayMetrics>,
-    observer: GatewayObserver,
+pub(crate) struct GatewayCollector {
+    pub(crate) metrics: Arc<GatewayMetrics>,
+    pub(crate) observer: GatewayObserver,
     /// The payer's balance in the payer registry; `None` while it is unknown.
-    deposit: watch::Receiver<Option<SignedMicroDollars>>,
-    transactions: TransactionTimes,
+    pub(crate) deposit: watch::Receiver<Option<SignedMicroDollars>>,
+    /// The durations of the transactions of all accounts.
+    pub(crate) transactions: TransactionTimes,
 }
 
 impl Collector for GatewayCollector {

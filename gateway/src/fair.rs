@@ -1,15 +1,15 @@
-//! The gates at which a gateway's callers take turns (`hawser_serve::fair`, `hawser_serve::network_gate`), and the way
-//! of a tenant to one.
+//! The gates at which a gateway's callers take turns (`hawser_serve::fair_gate`, `hawser_serve::network_gate`), and
+//! the way of a tenant to one.
 
-pub(crate) use hawser_serve::fair::GateFullError;
+pub(crate) use hawser_serve::fair_gate::GateFullError;
 use hawser_serve::network_gate::{NetworkGate, NetworkPass};
 
 use crate::policy::CallerId;
 
 /// A gate at which callers of the gateway take turns.
-pub(crate) type FairGate = hawser_serve::fair::FairGate<CallerId>;
+pub(crate) type FairGate = hawser_serve::fair_gate::FairGate<CallerId>;
 /// A place at such a gate.
-pub(crate) type Pass = hawser_serve::fair::GatePass<CallerId>;
+pub(crate) type Pass = hawser_serve::fair_gate::GatePass<CallerId>;
 
 /// A gate at which networks of callers take turns, and so do the callers of each network. An owner of many addresses in
 /// one network delays a caller of another network by one turn.

@@ -24,7 +24,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::chain::{ChainPath, ChainRecordError, ChainWriter};
 use crate::conditions::GatewayChecks;
-use crate::exposition;
+use crate::exposition::{self, GatewayCollector};
 use crate::gateway_status::GatewayObserver;
 use crate::identity::TenantIdentity;
 use crate::metrics::GatewayMetrics;
@@ -163,19 +163,19 @@ pub async fn start(
     let common = GatewayParts { settings: &settings, ports: &ports, metrics: &metrics, reporter };
     let nodes = common.nodes(&settings.payer, &strands, share, end.clone());
     report_task.start(nodes.clone(), ports.registry.clone(), ports.rates.clone(), end.clone());
-    let checks = Arc::new(checks(&settings, &ports, &nodes, &policies));
+    let checks = GatewayChecks::new(&settings, &ports, nodes.clone(), policies.clone());
+    let checks = Arc::new(checks);
     let readiness = Readiness::new(checks.clone());
     let calls = CallMetrics::new(&METHODS);
     let observer = observer(&settings, nodes.clone(), checks.clone(), readiness.clone());
     let serve = listener(&settings);
-    let page = exposition::page(
-        calls.clone(),
-        &serve,
-        metrics.clone(),
-        observer.clone(),
-        ports.deposit.clone(),
-        ports.transaction_times.clone(),
-    );
+    let collector = GatewayCollector {
+        metrics: metrics.clone(),
+        observer: observer.clone(),
+        deposit: ports.deposit.clone(),
+        transactions: ports.transaction_times.clone(),
+    };
+    let page = exposition::page(calls.clone(), &serve, collector);
     let pages = Arc::new(GatewayPages { metrics: page, observer, counted: metrics.clone() });
     let listen = |address| move |source| StartError::Listen { address, source };
     let probe = ports.any_chain();
@@ -209,23 +209,6 @@ pub async fn start(
     tokio::spawn(async move { policies.keep_keys(KeyFetchSettings::default(), end).await });
     let running = (running, settings.running_wait_max);
     Ok(GatewayHandle { server, operators, readiness, running, end: end_guard })
-}
-
-/// Returns the conditions of readiness.
-fn checks(
-    settings: &GatewaySettings,
-    ports: &GatewayPorts,
-    nodes: &Nodes,
-    policies: &Arc<Policies>,
-) -> GatewayChecks {
-    GatewayChecks::new(
-        nodes.clone(),
-        policies.clone(),
-        ports.lists.clone(),
-        ports.any_chain(),
-        ports.tenant_chains.clone(),
-        settings.tls.clone(),
-    )
 }
 
 /// Returns the settings of the clients' port.

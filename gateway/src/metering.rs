@@ -54,8 +54,8 @@ impl Usage {
 /// Usage by caller, kind and tenant; the tenant is empty without tenants.
 type Rows = BTreeMap<(Box<str>, PayloadClass, Box<str>), Usage>;
 
-/// Caller and kind of a row. Without a caller, it is that of all callers of a tenant beyond its share of an hour. These
-/// rows are not counted: there is one for each hour, tenant and kind at most.
+/// Caller and kind of a row. A row without a caller has the usage of all callers of a tenant for whom the tenant's
+/// share of an hour has no room. Such rows are not counted: there is one for each hour, tenant and kind at most.
 type RowKey = (Option<Box<str>>, PayloadClass);
 
 /// Usage of a tenant's callers in an hour.

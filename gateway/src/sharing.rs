@@ -107,7 +107,7 @@ impl SharedLimits {
 /// A token bucket of one kind of envelopes, with the envelopes that a request takes from it, at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SharedBucket {
-    /// True for the bucket of all callers together, false for that of the caller.
+    /// True for the bucket of all callers together, false for the caller's own bucket.
     pub(crate) of_total: bool,
     pub(crate) kind: PayloadClass,
     pub(crate) size: BucketSize,

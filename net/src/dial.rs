@@ -10,7 +10,7 @@ use quinn::{Connection, Endpoint};
 use tokio::time::timeout;
 
 use crate::address::quic_address;
-use crate::announced::AnnouncedPause;
+use crate::announced_addresses::AnnouncedPause;
 use crate::backoff::{Backoff, long_pause};
 use crate::control::SessionError;
 use crate::counters::PeerError;
@@ -189,12 +189,15 @@ async fn connect_to_announced(
         .unwrap_or_else(|_| Err(SessionError::Lost(format!("{address} does not answer"))))
 }
 
-/// Returns addresses of a place, `host:port`, of which only those in `networks`.
-async fn resolve(place: &str, networks: DialledNetworks) -> Result<Vec<SocketAddr>, SessionError> {
+/// Looks up the host of an address of the form `host:port`. Returns only the addresses in `networks`.
+async fn resolve(
+    address: &str,
+    networks: DialledNetworks,
+) -> Result<Vec<SocketAddr>, SessionError> {
     let parts =
-        place.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let Some((host, port)) = parts else {
-        return Err(SessionError::Lost(format!("{place:?} has no port")));
+        return Err(SessionError::Lost(format!("{address:?} has no port")));
     };
     // An IPv6 address has brackets.
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();

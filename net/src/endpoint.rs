@@ -33,7 +33,7 @@ use crate::sessions::{GrpcSession, Sessions};
 use crate::streams::close_code;
 use crate::tls::PeerTlsError;
 use crate::transport;
-use crate::unproven::{UnprovenConnections, UnprovenSlot, is_crowded};
+use crate::unproven_connections::{DiallerKind, UnprovenConnections, UnprovenSlot, is_crowded};
 
 /// Longest wait at shutdown for peers to receive the close. Guessed: less than a supervisor waits.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -347,9 +347,10 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
                     let _ = incoming.retry();
                     continue;
                 }
-                let is_node = net.node_addresses.has(address, &net.identity.registry.borrow());
-                let has_room = unproven.has_room(address, is_node, open, now);
-                let slot = has_room.then(|| unproven.admit(address, is_node, now)).flatten();
+                let is_known = net.node_addresses.has(address, &net.identity.registry.borrow());
+                let kind = if is_known { DiallerKind::Node } else { DiallerKind::Stranger };
+                let has_room = unproven.has_room(address, kind, open, now);
+                let slot = has_room.then(|| unproven.admit(address, kind, now)).flatten();
                 let Some(slot) = slot else {
                     net.counters.refuse(PeerError::Busy);
                     incoming.refuse(); // before its handshake, so no frame says why

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use crate::control::SessionError;
 
 /// Reasons of one peer that the log of the process names until the peer was connected. A guess: a peer has three
-/// addresses, of which names may resolve to others later.
+/// addresses, and host names among them may resolve to other ones later.
 const REASONS_MAX: usize = 8;
-/// Time after which the reasons of a peer that was connected are named again. A guess, so that a peer which connects
-/// and changes its address in turns writes some lines in an hour.
+/// Time after which the log names the reasons of a peer again that was connected meanwhile. A guess: a peer that
+/// connects and changes its address, again and again, causes some lines in an hour.
 const NAMED_AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// The failures of one peer since this node started.

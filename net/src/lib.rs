@@ -5,14 +5,14 @@
 //!
 //! - [`endpoint`]: the socket, dialling and accepting; `peer_transport`: QUIC or gRPC; `private_peers`: the networks in
 //!   which peers are dialled;
-//! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the slots for
+//! - `handshake`: both ends prove their node ids inside the connection; `unproven_connections`: the slots for
 //!   connections before that; `node_addresses`: addresses at which nodes are known;
-//! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced`: addresses that peers
-//!   announce; `registry_change`: the end of a session whose peer has left or moved;
+//! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced_addresses`: addresses
+//!   that peers announce; `registry_change`: the end of a session whose peer has left or moved;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for; `streams` frees the buffers of both;
 //! - `empty_frames`: the bound of frames without envelopes; `events_left`: events that a peer may still cause;
-//!   `arrival`: answers that are not whole yet;
+//!   `arrived_bytes`: answers that are not whole yet;
 //! - `grpc`: the same for peers that speak gRPC only; `replica_sources`: the sources of a replica;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
@@ -23,8 +23,8 @@
 #![warn(missing_docs)]
 
 mod address;
-mod announced;
-mod arrival;
+mod announced_addresses;
+mod arrived_bytes;
 mod backoff;
 mod control;
 pub mod counters;
@@ -50,12 +50,12 @@ mod streams;
 mod threaded_ends;
 mod tls;
 mod transport;
-mod unproven;
+mod unproven_connections;
 
 pub use counters::{NetCounters, PeerError, SubscribeRpc};
 pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
 pub use failures::PeerFailures;
-pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};
+pub use grpc::canonical_envelope::{CanonicalEnvelope, open as open_canonical};
 pub use grpc::plain_text::{PlainTextPeers, token_addresses};
 pub use grpc::strand::{cut_messages, read_strand};
 pub use grpc::token::node_token;

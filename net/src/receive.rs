@@ -13,7 +13,7 @@ use quinn::{ReadError, RecvStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::arrival::{ArrivedBytes, TOLD_EVERY};
+use crate::arrived_bytes::{ArrivedBytes, TOLD_EVERY};
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError};
 use crate::empty_frames::EmptyFrameAllowance;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use hawser_engine::ports::Registry;
 use tokio::sync::watch;
 
-/// Waits until the registry meets a condition. Pending for ever if it has no sender any more: it stays as it is then.
+/// Waits until the registry meets a condition. Never completes if the sender is gone, because the registry then stays
+/// as it is.
 pub(crate) async fn wait_for(
     registry: &mut watch::Receiver<Arc<Registry>>,
     is_met: impl FnMut(&Arc<Registry>) -> bool,

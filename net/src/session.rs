@@ -220,7 +220,7 @@ impl<'a> QuicSession<'a> {
         }
     }
 
-    /// Serves the session until an error ends it, of which the end of the connection is one.
+    /// Serves the session until an error ends it. The end of the connection is an error, too.
     async fn run(&mut self) -> Result<Infallible, SessionError> {
         self.send_voids_of_peer().await?;
         let mut clock = tokio::time::interval(CLOCK_EVERY);

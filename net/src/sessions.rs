@@ -12,7 +12,7 @@ use hawser_proto::{OriginatorId, QuicAddress};
 use quinn::Connection;
 use tokio::sync::watch;
 
-use crate::announced::AnnouncedAddresses;
+use crate::announced_addresses::AnnouncedAddresses;
 use crate::backoff::ViolationPauses;
 use crate::events_left::EventsLeft;
 use crate::handshake::ProvenConnection;
@@ -23,7 +23,7 @@ use crate::streams::close_code;
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Sessions that a peer may begin at once, and the time after which it may begin one more. Specified in
-/// `docs/protocol/replication.md`. Each has every strand ask the peer anew, and writes two lines into the log.
+/// `docs/protocol/replication.md`. After each of them every strand asks the peer again, and the log gets two lines.
 const BEGUN_MAX: u32 = 16;
 const BEGUN_EVERY: Duration = Duration::from_secs(1);
 
@@ -260,7 +260,7 @@ impl Sessions {
 
 impl SessionGuard {
     /// Notes an answer of the peer over gRPC: the duration of the call, the address that the peer announced, if any,
-    /// and the words with which it refuses this node's token, if it is called without.
+    /// and, for a call without this node's token, the text with which the peer refuses the token.
     pub(crate) fn note_answer(
         &self,
         round_trip: Duration,

@@ -84,8 +84,8 @@ pub(crate) fn close_code(code: CloseCode) -> VarInt {
     VarInt::from_u32(code.code())
 }
 
-/// Closes a connection, and frees what has arrived on streams that were not accepted. Does the latter also if the
-/// connection has ended before.
+/// Closes a connection. Frees the bytes that have arrived on streams that were not accepted, also if the connection has
+/// ended before.
 pub(crate) fn close(connection: &Connection, code: CloseCode) {
     connection.close(close_code(code), b"");
     // A connection that has ended still gives out these streams, and then its error.

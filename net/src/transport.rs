@@ -44,7 +44,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// Returns the settings of a connection until the peer's proof: small windows, and no stream but the
-/// control stream. The window of a stream cannot be changed later; that of the connection bounds it.
+/// control stream. The window of a stream cannot be changed later; the window of the connection bounds it.
 fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config

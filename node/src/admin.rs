@@ -74,7 +74,7 @@ pub enum AdminRequest {
         step: ReportStep,
         /// The originator concerned; `None` for all.
         about: Option<u32>,
-        /// True to report the envelopes without removing them.
+        /// True to report the expected outcomes without taking the step.
         dry_run: bool,
     },
     /// Shows or changes the node's log filter.

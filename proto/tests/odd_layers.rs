@@ -122,7 +122,7 @@ fn each_form_of_a_dependency_is_read() {
 }
 
 /// The library does not look at the type of an entry. The scan that charges cursors before they are decoded
-/// (`serve/src/decoding.rs`) relies on that.
+/// (`serve/src/decoded_size.rs`) relies on that.
 #[test]
 fn an_entry_of_a_map_is_read_by_its_length_under_each_type() {
     let content = [numeric(1, 0), numeric(2, 9)].concat();

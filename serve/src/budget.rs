@@ -42,7 +42,7 @@ use crate::overloaded::OverloadedError;
 use crate::refused_calls::RefusedCalls;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, TaskRuntimes, Turns};
-use crate::warnings::WarningThrottle;
+use crate::warning_throttle::WarningThrottle;
 use crate::writing::Writing;
 use addresses::{AddressShare, ConsumerAddresses, ShareBytes};
 
@@ -106,7 +106,7 @@ pub(crate) struct ConnectionShare {
     kind: ConsumerKind,
     address: Arc<AddressShare>,
     held: ShareBytes,
-    /// The part of them that stays until the connection ends, besides that of a new connection.
+    /// The part of `held` that stays until the connection ends, without the bytes that every new connection takes.
     kept_bytes: AtomicUsize,
     pub(crate) writing: Arc<Writing>,
     pub(crate) close: CloseSignal,
@@ -244,7 +244,7 @@ impl BudgetState {
     }
 
     /// Closes the largest consumers if little memory is free, until enough will be. `asker_bytes` is the memory that
-    /// counts as that of the caller whose charge caused the call.
+    /// counts for the caller whose charge caused the call.
     fn keep_free(&self, asker_bytes: usize) {
         let used_bytes = self.used_bytes.load(Relaxed);
         let used_bytes_max = self.limit_bytes - self.limit_bytes / KEPT_FREE_DIVISOR;

@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tonic::Code;
 
-use crate::arrival::ConnectionRefusedError;
+use crate::connection_admission::ConnectionRefusedError;
 use crate::method::{MethodKind, RpcMethod};
 use crate::metrics::{Counter, Exposition, Gauge, Histogram};
 

@@ -17,13 +17,13 @@ use crate::budget::ConnectionShare;
 use crate::budget::changes::ChangeUnderWay;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
 use crate::kept_frames::UnreadRequests;
+use crate::memory_wait;
 use crate::overloaded::OverloadedError;
 use crate::publish_call::finished;
 use crate::task_threads;
 use crate::turns::thread_time;
 use crate::unflushed::OpenStream;
 use crate::unwritten::UnwrittenBytes;
-use crate::waiting;
 
 /// Charge of a stream that has begun to answer, in bytes: its request and the request's buffers are freed by then.
 /// Measured: 6.2 KiB for each of 8,000 streams of one topic, with that topic, and with the state of the library, which
@@ -287,7 +287,7 @@ impl CallCharge {
         request_bytes: usize,
     ) -> Result<(), OverloadedError> {
         let bytes = buffer_bytes.saturating_add(request_bytes);
-        waiting::take_until(wait_end, &self.0.connection, bytes).await?;
+        memory_wait::take_until(wait_end, &self.0.connection, bytes).await?;
         let mut charged = self.0.bytes.lock();
         charged.add(bytes, MemorySource::Share);
         charged.assign_to_call(buffer_bytes);
@@ -306,7 +306,7 @@ impl CallCharge {
         wait_end: Instant,
         bytes: usize,
     ) -> Result<Option<ChangeUnderWay>, OverloadedError> {
-        let begun = waiting::take_for_change(wait_end, &self.0.connection, bytes).await?;
+        let begun = memory_wait::take_for_change(wait_end, &self.0.connection, bytes).await?;
         let mut charged = self.0.bytes.lock();
         charged.add(bytes, MemorySource::Share);
         charged.assign_to_request(bytes);

@@ -22,17 +22,17 @@ use tracing::{Instrument as _, Span};
 use crate::budget::ConnectionShare;
 use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
+use crate::compression::{self, ACCEPT_ENCODING, CompressedBody, CompressionAllowance, GZIP};
 use crate::long_work;
+use crate::memory_wait;
 use crate::method::{MethodKind, RpcMethod};
 use crate::overloaded::OverloadedError;
-use crate::pack::{self, ACCEPT_ENCODING, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
 use crate::request_head::head_bytes;
 use crate::request_messages::UntakenBody;
 use crate::response::{CountedCall, LATE, ResponseBody};
 use crate::settings::STREAM_WINDOW_BYTES;
 use crate::status_headers::correct;
-use crate::waiting;
 
 /// The header of the compression of messages. Specified: gRPC over HTTP/2, Message-Encoding.
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -56,12 +56,17 @@ pub(crate) struct Calls {
     routes: Routes,
     metrics: CallMetrics,
     body_timeout: Duration,
-    packed: Arc<PackAllowance>,
+    compression_allowance: Arc<CompressionAllowance>,
 }
 
 impl Calls {
     pub(crate) fn new(routes: Routes, metrics: CallMetrics, body_timeout: Duration) -> Self {
-        Self { routes, metrics, body_timeout, packed: Arc::new(PackAllowance::new()) }
+        Self {
+            routes,
+            metrics,
+            body_timeout,
+            compression_allowance: Arc::new(CompressionAllowance::new()),
+        }
     }
 
     pub(crate) fn metrics(&self) -> &CallMetrics {
@@ -69,8 +74,8 @@ impl Calls {
     }
 
     /// Returns the allowance for compressing answers, which all calls of the listener share.
-    pub(crate) fn packed(&self) -> &Arc<PackAllowance> {
-        &self.packed
+    pub(crate) fn compression_allowance(&self) -> &Arc<CompressionAllowance> {
+        &self.compression_allowance
     }
 }
 
@@ -111,12 +116,12 @@ impl Calls {
         };
         let (wait_end, mut late) = time_limits(request.headers());
         let (of_request, timeout) = (charge.clone(), self.body_timeout);
-        let packing = Packing::of(request.headers_mut());
-        let packed = packing.answers.then(|| self.packed.clone());
+        let compression = CallCompression::of(request.headers_mut());
+        let allowance = compression.answers.then(|| self.compression_allowance.clone());
         let (mut parts, body) = request.into_parts();
         let body = RequestBody::new(body, parts.version, metrics, of_request, timeout);
         let body = body.waiting_until(wait_end);
-        let mut body = if packing.unpacks_request() { body.unpacking() } else { body };
+        let mut body = if compression.decompresses_request() { body.decompressing() } else { body };
         let (routes, of_answer) = (self.routes.clone(), charge.clone());
         // Boxed: the state of the call would otherwise have room for it twice, and each move of it would copy both.
         let answered = Box::pin(async move {
@@ -149,12 +154,12 @@ impl Calls {
             if let Some(code) = ended {
                 call.end(code);
             }
-            packing.add_headers(response.headers_mut(), ended);
-            let packed = packed.filter(|_| ended.is_none());
-            Ok(response.map(|body| match packed {
-                Some(packed) => {
+            compression.add_headers(response.headers_mut(), ended);
+            let allowance = allowance.filter(|_| ended.is_none());
+            Ok(response.map(|body| match allowance {
+                Some(allowance) => {
                     let body = ResponseBody::new(body, call, charge.clone(), late);
-                    Body::new(PackedBody::new(body, charge, packed))
+                    Body::new(CompressedBody::new(body, charge, allowance))
                 }
                 None => Body::new(ResponseBody::new(body, call, charge, late)),
             }))
@@ -206,15 +211,15 @@ async fn ended(connection: &ConnectionShare, late: &mut Option<Pin<Box<Sleep>>>)
 
 /// The compression of a call's messages (gRPC over HTTP/2, Message-Encoding).
 #[derive(Debug, Clone, Copy)]
-struct Packing {
-    request: RequestPacking,
+struct CallCompression {
+    request: RequestEncoding,
     /// The caller accepts answers that are compressed with gzip.
     answers: bool,
 }
 
 /// The compression that a request names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RequestPacking {
+enum RequestEncoding {
     /// No message is compressed.
     None,
     /// Messages may be compressed with gzip.
@@ -223,31 +228,31 @@ enum RequestPacking {
     Unknown,
 }
 
-impl Packing {
+impl CallCompression {
     /// Reads the headers of a request. The service gets decompressed messages, so the header that
     /// names their compression is removed.
     fn of(headers: &mut HeaderMap) -> Self {
-        let answers = pack::is_wanted(headers);
+        let answers = compression::is_wanted(headers);
         let request = match headers.get(ENCODING).map(HeaderValue::as_bytes) {
-            None | Some(b"identity") => RequestPacking::None,
-            Some(name) if name == GZIP.as_bytes() => RequestPacking::Gzip,
-            Some(_) => RequestPacking::Unknown,
+            None | Some(b"identity") => RequestEncoding::None,
+            Some(name) if name == GZIP.as_bytes() => RequestEncoding::Gzip,
+            Some(_) => RequestEncoding::Unknown,
         };
-        let packing = Self { request, answers };
-        if packing.unpacks_request() {
+        let compression = Self { request, answers };
+        if compression.decompresses_request() {
             headers.remove(ENCODING);
         }
-        packing
+        compression
     }
 
     /// Returns true if messages of the request may have to be decompressed.
-    fn unpacks_request(self) -> bool {
-        self.request == RequestPacking::Gzip
+    fn decompresses_request(self) -> bool {
+        self.request == RequestEncoding::Gzip
     }
 
     /// Adds the headers about the compression of an answer. `ended` is set if the answer is a status alone.
     fn add_headers(self, headers: &mut HeaderMap, ended: Option<Code>) {
-        if self.request == RequestPacking::Unknown {
+        if self.request == RequestEncoding::Unknown {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity,gzip"));
         }
         if self.answers && ended.is_none() {
@@ -332,7 +337,7 @@ fn class(address: IpAddr) -> &'static str {
 fn time_limits(headers: &HeaderMap) -> (Option<Instant>, Option<Pin<Box<Sleep>>>) {
     let limit = deadline(headers);
     let late = limit.map(|it| Box::pin(tokio::time::sleep(it)));
-    (limit.and_then(waiting::wait_end_within), late)
+    (limit.and_then(memory_wait::wait_end_within), late)
 }
 
 /// Returns the caller's deadline; `None` without a valid one.

@@ -30,9 +30,11 @@ use tonic::transport::server::TcpConnectInfo;
 
 use crate::activity::{Activity, Busy};
 use crate::answer_body::{AnswerBody, OpenCall};
-use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusedError, PeekPauses};
 use crate::budget::ConnectionShare;
 use crate::close_signal::CLOSED_GRACE;
+use crate::connection_admission::{
+    AdmittedConnection, ConnectionAdmission, ConnectionRefusedError, PeekPauses,
+};
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
 use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
@@ -41,13 +43,13 @@ use crate::overloaded::OverloadedError;
 use crate::request_head::{has_large_head, head_bytes};
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
 use crate::short_writes::ShortWrites;
-use crate::socket::{Place, Socket};
+use crate::socket::{CurrentRuntime, Socket};
 use crate::task_threads::{self, TurnExecutor};
 use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TaskRuntimes, call_in_turn};
 use crate::unflushed::{ArrivingHeads, UnflushedHeads};
 use crate::upgrade::{self, UpgradeSlot};
-use crate::warnings::Warnings;
+use crate::warning_throttle::Warnings;
 
 /// Largest number of calls that a peer may reset before they begin; one more ends the connection. The library's
 /// default.
@@ -101,7 +103,7 @@ struct Arriving {
     stream: TcpStream,
     peer: SocketAddr,
     slot: ConnectionSlot,
-    place: Place,
+    runtime: CurrentRuntime,
 }
 
 /// A connection whose first bytes of HTTP have arrived.
@@ -175,10 +177,10 @@ impl Connections {
                     Ok((stream, peer)) => {
                         let account = self.account(peer.ip());
                         if let Some(slot) = self.take_slot(&stream, peer) {
-                            let arriving = Arriving { stream, peer, slot, place: Place::default() };
-                            let place = arriving.place.clone();
+                            let arriving = Arriving { stream, peer, slot, runtime: CurrentRuntime::default() };
+                            let runtime = arriving.runtime.clone();
                             let connection = self.clone().serve(arriving, account.clone());
-                            open.spawn(task_threads::run(account, place, connection));
+                            open.spawn(task_threads::run(account, runtime, connection));
                         }
                     }
                     Err(error) => self.accept_failed(&error).await,
@@ -256,14 +258,14 @@ impl Connections {
         arriving: Arriving,
         account: Arc<PaidTime>,
     ) -> io::Result<Result<BegunConnection, ConnectionRefusedError>> {
-        let Arriving { mut stream, peer, slot, place } = arriving;
+        let Arriving { mut stream, peer, slot, runtime } = arriving;
         let arrived = match self.arrivals.arrive(&mut stream, peer, slot).await {
             Ok(arrived) => arrived,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let client = arrived.client.ip();
         let opened = tokio::select! {
-            opened = self.open(stream, place, client, account) => opened?,
+            opened = self.open(stream, runtime, client, account) => opened?,
             () = arrived.slot.ended() => return Ok(Err(ConnectionRefusedError::All)),
         };
         let (wire, share) = opened;
@@ -276,18 +278,18 @@ impl Connections {
     async fn open(
         &self,
         stream: TcpStream,
-        place: Place,
+        runtime: CurrentRuntime,
         client: IpAddr,
         account: Arc<PaidTime>,
     ) -> io::Result<(DecryptedStream, Arc<ConnectionShare>)> {
         let Some(tls) = &self.settings.tls else {
             begin(&stream).await?;
             prepare(&stream);
-            let wire = DecryptedStream::Plain(Socket::new(stream, place));
+            let wire = DecryptedStream::Plain(Socket::new(stream, runtime));
             return Ok((wire, self.share(client, account)?));
         };
         prepare(&stream);
-        let stream = Socket::new(stream, place);
+        let stream = Socket::new(stream, runtime);
         let share = self.share(client, account)?;
         share.take_kept(ENCRYPTED_BYTES).map_err(io::Error::other)?;
         let acceptor = tls.acceptor();

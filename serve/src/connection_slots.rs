@@ -203,10 +203,10 @@ impl TakenSlots {
         true
     }
 
-    /// Returns the newest connection of the largest address of the site with the most connections, if that site has at
-    /// least two more than the newcomer's. Otherwise that of the largest address of the newcomer's own site, if it has
-    /// at least two more than the newcomer's address. The newest is chosen so that connections from before a flood
-    /// stay.
+    /// Returns the connection that makes room for a newcomer: the newest one of the largest address at the site with
+    /// the most connections, if that site has at least two more than the newcomer's site. Otherwise it is the newest
+    /// one of the largest address at the newcomer's own site, if that address has at least two more than the
+    /// newcomer's. The newest is chosen so that connections from before a flood stay.
     fn first_to_end(&self, newcomer: Option<ClientAddress>) -> Option<(ClientAddress, u64)> {
         let &(most, site) = self.by_count.last()?;
         let own_site = newcomer.map_or(0, |address| self.site_count(address.site()));

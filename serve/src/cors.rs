@@ -72,8 +72,8 @@ pub(crate) fn add_headers(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_MAX_AGE, AGE_S);
 }
 
-/// Returns the list of exposed headers for a response. Without a header of this node's own it equals that of the
-/// reference node byte for byte.
+/// Returns the list of exposed headers for a response. Without a header of this node's own the list equals the
+/// list of the reference node byte for byte.
 fn exposed(headers: &HeaderMap) -> HeaderValue {
     // Most responses have two or three headers, and none of these: comparing them costs less than six searches.
     if !headers.keys().any(|name| EXPOSED_IF_THERE.contains(&name.as_str())) {

@@ -5,32 +5,33 @@
 //! reading order:
 //!
 //! - [`Server`], [`ServeSettings`]: the listener and its limits; [`RpcMethod`]: a method of a service;
-//! - `connection`: sockets, idle connections, shutdown of a connection; `activity`: its calls; `arrival`,
+//! - `connection`: sockets, idle connections, shutdown of a connection; `activity`: its calls; `connection_admission`,
 //!   `proxy_protocol`: the client of a connection; `connection_slots`: bounds on their number; `frame_meter`: floods of
 //!   HTTP/2 frames; `short_writes`: short writes of HTTP/2, together; `head_timer`: slow heads of HTTP/1.1; `upgrade`:
-//!   connections that change to HTTP/2; `filtered`: connections whose reads pass a filter; `warnings`: lines of the log
-//!   that a flood does not repeat;
+//!   connections that change to HTTP/2; `filtered`: connections whose reads pass a filter; `warning_throttle`: lines of
+//!   the log that a flood does not repeat;
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
 //! - `turns`: the order in which tasks of connections run; `read_turn`: the turn of one that has more to read; `pace`:
-//!   rests of all others while publishers are late; `task_threads`, `socket`: the threads of publishers; [`fair`]:
+//!   rests of all others while publishers are late; `task_threads`, `socket`: the threads of publishers; [`fair_gate`]:
 //!   turns of callers, for every service; [`network_gate`]: turns of their networks, too;
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `web_text`, `web_answer`:
 //!   requests and answers of gRPC-Web in base64; `connect`: calls of the Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end;
-//!   `request_messages`: messages for a handler that takes them itself; `frames`: message boundaries in a body;
+//!   `request_messages`: messages for a handler that takes them itself; `message_boundaries`: the ends of messages in
+//!   a body;
 //!   `held_pieces`: bytes of a body that wait; `answer_body`: the body of an answer on its way to the connection;
 //!   `unwritten`: its bytes that wait; `answered_task`: the task of its call behind a proxy;
-//!   `unpack`, `pack`: messages that are compressed; `refused_calls`: refusals that hold for further calls;
+//!   `decompression`, `compression`: messages in gzip; `refused_calls`: refusals that hold for further calls;
 //!   `publish_call`: publishes that outlast their calls; `unread`: bodies of requests that are answered before their
 //!   end; `close_signal`: the end of a connection or call that holds too much;
-//!   `long_work`: long messages, which are unpacked, scanned, decoded and encoded outside of the runtime's threads;
+//!   `long_work`: long messages, which are decompressed, scanned, decoded and encoded outside of the runtime's threads;
 //! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
 //!   `call_share`, `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the
 //!   part of a head; `unflushed`: heads that wait to be written; `kept_frames`: the room for frames that wait;
-//!   `shedding`: closes the largest connections when it is short; [`FieldCost`]: the memory of a decoded request;
-//!   `waiting`: requests that wait for it; `writing`: progress with answers;
+//!   `shedding`: closes the largest connections when it is short; `decoded_size`: the memory of a decoded request;
+//!   `memory_wait`: requests that wait for it; `writing`: progress with answers;
 //! - [`metrics`], [`CallMetrics`], [`ProcessMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]:
 //!   the one that a scraper asks for;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
@@ -50,7 +51,6 @@ pub mod address;
 pub mod address_slots;
 mod answer_body;
 mod answered_task;
-mod arrival;
 pub mod bucket;
 mod budget;
 mod build_info;
@@ -63,23 +63,26 @@ mod chain_list;
 mod charged_bytes;
 mod checked_channel;
 mod close_signal;
+mod compression;
 mod connect;
 mod connection;
+mod connection_admission;
 mod connection_slots;
 pub mod cors;
-mod decoding;
-mod details;
+mod decoded_size;
+mod decompression;
 mod dispatch;
-pub mod fair;
+pub mod fair_gate;
 mod filtered;
 mod frame_meter;
-mod frames;
 mod head_timer;
 mod health;
 mod held_pieces;
 mod kept_frames;
 mod listener;
 mod long_work;
+mod memory_wait;
+mod message_boundaries;
 mod method;
 pub mod metrics;
 mod metrics_format;
@@ -88,7 +91,6 @@ pub mod network_gate;
 mod operator_places;
 mod overloaded;
 mod pace;
-mod pack;
 pub mod pages;
 mod process_metrics;
 mod proxy_protocol;
@@ -106,6 +108,7 @@ mod settings;
 mod shedding;
 mod short_writes;
 mod socket;
+mod status_details;
 mod status_headers;
 mod task_threads;
 #[cfg(test)]
@@ -114,12 +117,10 @@ mod test_service;
 pub mod tls;
 mod turns;
 mod unflushed;
-mod unpack;
 mod unread;
 mod unwritten;
 mod upgrade;
-mod waiting;
-mod warnings;
+mod warning_throttle;
 mod web_answer;
 mod web_text;
 #[cfg(test)]
@@ -134,8 +135,7 @@ pub use call_share::{CallCharge, CallerWatch, HeldCharge};
 pub use chain_list::{ChainListReport, ChainListStatus, ChainListsView};
 pub use checked_channel::CheckedChannel;
 pub use connect::ConnectRequest;
-pub use decoding::FieldCost;
-pub use details::{StatusDetails, WrongField};
+pub use decoded_size::FieldCost;
 pub use health::HealthService;
 pub use kept_frames::UnreadRequests;
 pub use listener::Server;
@@ -146,6 +146,7 @@ pub use process_metrics::ProcessMetrics;
 pub use reflection::{SchemaError, reflect};
 pub use request_messages::{DecodingMessage, RequestMessages};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, STREAM_WINDOW_BYTES, ServeSettings};
+pub use status_details::{StatusDetails, WrongField};
 pub use turns::without_rest;
-pub use warnings::WarningThrottle;
+pub use warning_throttle::WarningThrottle;
 pub use web_text::WebText;

@@ -39,8 +39,8 @@ impl Server {
         Self::on(TcpListener::bind(settings.listen).await?, settings, routes, metrics, stop)
     }
 
-    /// Serves `routes` at a bound address, as [`Server::bind`] does; that of the settings is not read. Must be called
-    /// within a tokio runtime.
+    /// Serves `routes` on a listener that is bound already, as [`Server::bind`] does. Ignores the address in
+    /// `settings`. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The system's error if the listener has no address.

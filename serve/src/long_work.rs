@@ -18,7 +18,7 @@ use tracing::Span;
 
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
-use crate::fair::{FairGate, GateFullError, GatePass};
+use crate::fair_gate::{FairGate, GateFullError, GatePass};
 use crate::turns::{PaidTime, thread_time, without_rest};
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a
@@ -78,10 +78,13 @@ pub(crate) fn is_long(len_bytes: usize) -> bool {
 }
 
 /// Runs `work` on a thread that may block, when one of them is free and it is the turn of the caller's site, and of its
-/// address within. If the caller has paid time left, also when it is its turn, the work does not wait for that of
-/// callers without it, and its time is charged, up to 20 ms. So a connection owes at most 20 ms for each of
+/// address within.
+///
+/// Work is paid if the caller has paid time left, now and when its turn comes. Paid work does not wait for unpaid work
+/// of other callers, and its time is charged, up to 20 ms. So a connection owes at most 20 ms for each of
 /// [`PAID_WORKERS_MAX`] works, besides its turns, and one stored envelope does not pay for any number of works at once.
-/// After other work the caller's address rests while publishers are late, as after the turns of its connections.
+/// After unpaid work the caller's address rests while publishers are late, as after the turns of its connections.
+///
 /// `held` is dropped after the work. Work that has begun is finished, even if this future is dropped before.
 ///
 /// # Errors
@@ -113,8 +116,8 @@ pub(crate) async fn beside<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| failed())
 }
 
-/// Waits for a thread for paid work. Returns `None` if the caller has no paid time left, or none any more when it is
-/// its turn: other work of its connection has used it up meanwhile.
+/// Waits for a thread for paid work. Returns `None` if the caller has no paid time left now, or none when its turn
+/// comes, because other work of its connection has used it up meanwhile.
 ///
 /// # Errors
 /// Not reached: the gate has no bound.

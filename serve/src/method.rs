@@ -1,6 +1,6 @@
 //! Descriptors of RPC methods: the path, the streaming sides, and the memory cost of a request.
 
-use crate::decoding::FieldCost;
+use crate::decoded_size::FieldCost;
 
 /// The sides of a method that stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::fair::{FairGate, GateFullError, GatePass};
+use crate::fair_gate::{FairGate, GateFullError, GatePass};
 
 /// The gate, for callers with names of type `K`. Clones share its places. Keeps nothing of a network without a task.
 pub struct NetworkGate<K: Clone + Eq + Hash>(Arc<NetworkGateState<K>>);

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::details::StatusDetails;
+use crate::status_details::StatusDetails;
 
 /// Seconds after which a refused caller may try again. A guess: most answers are read within it.
 const RETRY_AFTER_S: u64 = 1;

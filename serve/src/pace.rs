@@ -201,7 +201,7 @@ impl NextTurn {
         self.add(now_ns, rest_ns, REST_MAX_NS);
     }
 
-    /// Adds the rest for work for nothing, of which more may be owed.
+    /// Adds the rest for unpaid work. More of it may be owed than after paid turns: up to [`OWED_MAX_NS`].
     pub(crate) fn owe(&self, now_ns: u64, rest_ns: u64) {
         self.add(now_ns, rest_ns, OWED_MAX_NS);
     }

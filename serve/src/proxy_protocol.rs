@@ -1,5 +1,5 @@
 //! The PROXY protocol, versions 1 and 2: a proxy names its client's address before the first byte of a
-//! connection. Parsing only; [`arrival`](crate::arrival) decides whose header is read.
+//! connection. Parsing only; [`crate::connection_admission`] decides whose header is read.
 //!
 //! This is not taken from a library. Only two forms of addresses are needed, and the bound on the header has to hold
 //! before the parser has all of it: a hundred lines, with a property test.

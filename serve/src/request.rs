@@ -24,15 +24,15 @@ use tonic::{Code, Status};
 use crate::budget::changes::ChangeUnderWay;
 use crate::call_metrics::MethodMetrics;
 use crate::call_share::CallCharge;
-use crate::decoding::{FieldCost, cost_bytes};
-use crate::frames::{Frames, MessageHeadError};
+use crate::decoded_size::{FieldCost, cost_bytes};
+use crate::decompression::{Decompressor, Turn};
 use crate::held_pieces::HeldPieces;
 use crate::long_work::{self, WorkCaller};
+use crate::memory_wait;
+use crate::message_boundaries::{BoundaryDecoder, MessageHeadError};
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
-use crate::unpack::{Turn, Unpacker};
-use crate::waiting;
 
 /// Cost at which the scan of a message stops, because no caller may hold that much. A guess: above every limit in use.
 const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
@@ -41,17 +41,17 @@ const MORE_THAN_ONE: &str = "more than one request message";
 
 /// A scan of long messages for the memory to decode them, beside the runtime's threads.
 type CostScan = Pin<Box<dyn Future<Output = Result<Result<usize, Status>, Status>> + Send>>;
-/// A turn of the decompression of long messages, beside the runtime's threads. Returns the unpacker, which it has
+/// A turn of the decompression of long messages, beside the runtime's threads. Returns the decompressor, which it has
 /// meanwhile.
-type UnpackTurn =
-    Pin<Box<dyn Future<Output = Result<(Unpacker, Result<Turn, Status>), Status>> + Send>>;
+type DecompressionTurn =
+    Pin<Box<dyn Future<Output = Result<(Decompressor, Result<Turn, Status>), Status>> + Send>>;
 /// Work on a message that was taken: see [`RequestBody::begin_work`].
 pub(crate) type WorkFuture<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
 
 /// A request body that yields whole messages and counts them.
 pub(crate) struct RequestBody {
     body: Body,
-    frames: Frames,
+    boundaries: BoundaryDecoder,
     /// Pieces of whole messages.
     whole: VecDeque<Bytes>,
     /// Pieces of the message that comes after them.
@@ -68,9 +68,9 @@ pub(crate) struct RequestBody {
     ahead: HeldPieces,
     ahead_end: Option<Result<(), Status>>,
     /// Decompresses messages; `None` if the request names no compression.
-    unpacker: Option<Unpacker>,
-    /// The turn of the unpacker that is under way beside the runtime's threads.
-    unpack_turn: Option<UnpackTurn>,
+    decompressor: Option<Decompressor>,
+    /// The turn of the decompressor that is under way beside the runtime's threads.
+    decompression_turn: Option<DecompressionTurn>,
     messages: u64,
     charge: CallCharge,
     metrics: &'static MethodMetrics,
@@ -99,7 +99,7 @@ impl RequestBody {
     ) -> Self {
         Self {
             body,
-            frames: Frames::default(),
+            boundaries: BoundaryDecoder::default(),
             whole: VecDeque::new(),
             unfinished: HeldPieces::default(),
             uncharged_bytes: 0,
@@ -108,8 +108,8 @@ impl RequestBody {
             wait_end_max: None,
             ahead: HeldPieces::default(),
             ahead_end: None,
-            unpacker: None,
-            unpack_turn: None,
+            decompressor: None,
+            decompression_turn: None,
             messages: 0,
             charge,
             metrics,
@@ -121,12 +121,12 @@ impl RequestBody {
     }
 
     /// Decompresses messages whose flag says that they are compressed.
-    pub(crate) fn unpacking(mut self) -> Self {
-        self.unpacker = Some(Unpacker::default());
+    pub(crate) fn decompressing(mut self) -> Self {
+        self.decompressor = Some(Decompressor::default());
         self
     }
 
-    /// Ends the wait for memory, if it is of one message, at this time at the latest.
+    /// Bounds the wait for memory of a request with one message: it ends at this time at the latest.
     pub(crate) fn waiting_until(mut self, latest: Option<Instant>) -> Self {
         self.wait_end_max = latest;
         self
@@ -145,7 +145,7 @@ impl RequestBody {
         if piece.is_empty() {
             return Ok(());
         }
-        let step = self.frames.step(&piece, MESSAGE_LEN_BYTES_MAX).map_err(|error| {
+        let step = self.boundaries.step(&piece, MESSAGE_LEN_BYTES_MAX).map_err(|error| {
             let code = match error {
                 MessageHeadError::TooLarge { .. } => Code::ResourceExhausted,
                 MessageHeadError::Flag(_) => Code::InvalidArgument,
@@ -166,8 +166,8 @@ impl RequestBody {
         let rest = piece.split_off(end);
         let whole = self.unfinished.finish(piece);
         self.charge_held(len_bytes(&whole) + self.unfinished.growth_bytes(rest.len()))?;
-        match &mut self.unpacker {
-            Some(unpacker) => whole.into_iter().for_each(|piece| unpacker.push(piece)),
+        match &mut self.decompressor {
+            Some(decompressor) => whole.into_iter().for_each(|piece| decompressor.push(piece)),
             None => self.pass_on(whole)?,
         }
         self.unfinished.push(rest);
@@ -180,8 +180,8 @@ impl RequestBody {
     /// # Errors
     /// [`OverloadedError`]: the request must be refused.
     fn charge_held(&self, more: usize) -> Result<(), OverloadedError> {
-        let packed_bytes = self.unpacker.as_ref().map_or(0, Unpacker::packed_bytes);
-        let held_bytes = self.unfinished.held_bytes() + self.ahead.held_bytes() + packed_bytes;
+        let compressed_bytes = self.decompressor.as_ref().map_or(0, Decompressor::compressed_bytes);
+        let held_bytes = self.unfinished.held_bytes() + self.ahead.held_bytes() + compressed_bytes;
         self.charge.keep_of_request(held_bytes + more)
     }
 
@@ -213,7 +213,7 @@ impl RequestBody {
         let cost_bytes = std::mem::take(&mut self.uncharged_bytes);
         let latest = self.wait_end_max;
         let wait_end = move || {
-            let wait_end = waiting::wait_end();
+            let wait_end = memory_wait::wait_end();
             latest.map_or(wait_end, |latest| latest.min(wait_end))
         };
         let taken = self.charge.take_for_decoding(wait_end, buffer_bytes, cost_bytes).await;
@@ -244,7 +244,7 @@ impl RequestBody {
         if self.uncharged_bytes > 0 {
             let charge = self.charge.clone();
             // A caller that takes other events meanwhile drops this future at each of them, and calls again.
-            let wait_end = *self.wait_end.get_or_insert_with(waiting::wait_end);
+            let wait_end = *self.wait_end.get_or_insert_with(memory_wait::wait_end);
             let mut taking = pin!(charge.take_for_change(wait_end, self.uncharged_bytes));
             *change = poll_fn(|cx| match taking.as_mut().poll(cx) {
                 Poll::Ready(taken) => Poll::Ready(taken),
@@ -362,32 +362,32 @@ impl RequestBody {
     ///
     /// # Errors
     /// The status that refuses the request.
-    fn unpack(&mut self, cx: &mut Context<'_>) -> Result<Poll<bool>, Status> {
-        let Some(unpacker) = &mut self.unpacker else { return Ok(Poll::Ready(false)) };
-        if self.unpack_turn.is_none() {
-            if !unpacker.has_work() {
+    fn decompress(&mut self, cx: &mut Context<'_>) -> Result<Poll<bool>, Status> {
+        let Some(decompressor) = &mut self.decompressor else { return Ok(Poll::Ready(false)) };
+        if self.decompression_turn.is_none() {
+            if !decompressor.has_work() {
                 return Ok(Poll::Ready(false));
             }
-            if unpacker.is_long() {
-                let (mut taken, charge) = (std::mem::take(unpacker), self.charge.clone());
+            if decompressor.is_long() {
+                let (mut taken, charge) = (std::mem::take(decompressor), self.charge.clone());
                 let work = move || {
                     let turn = taken.turn(&charge, MESSAGE_LEN_BYTES_MAX);
                     (taken, turn)
                 };
                 let caller = WorkCaller::of_call(&self.charge);
                 let turn = long_work::beside(caller, self.charge.hold(), work);
-                self.unpack_turn = Some(Box::pin(turn));
+                self.decompression_turn = Some(Box::pin(turn));
             }
         }
-        let turn = match &mut self.unpack_turn {
+        let turn = match &mut self.decompression_turn {
             Some(beside) => {
                 let Poll::Ready(done) = beside.as_mut().poll(cx) else { return Ok(Poll::Pending) };
-                self.unpack_turn = None;
+                self.decompression_turn = None;
                 let (returned, turn) = done?;
-                *unpacker = returned;
+                *decompressor = returned;
                 turn
             }
-            None => unpacker.turn(&self.charge, MESSAGE_LEN_BYTES_MAX),
+            None => decompressor.turn(&self.charge, MESSAGE_LEN_BYTES_MAX),
         };
         match turn? {
             Turn::Again => {
@@ -404,9 +404,9 @@ impl RequestBody {
     /// Gives back the memory of earlier messages of a stream of requests: the handler polls for more, so it has dropped
     /// them. A message that is being decompressed keeps its own.
     fn drop_earlier(&self) {
-        let is_unpacking = self.unpack_turn.is_some()
-            || self.unpacker.as_ref().is_some_and(Unpacker::is_unpacking);
-        if self.takes_one_message() || is_unpacking {
+        let is_decompressing = self.decompression_turn.is_some()
+            || self.decompressor.as_ref().is_some_and(Decompressor::is_decompressing);
+        if self.takes_one_message() || is_decompressing {
             return;
         }
         let kept = self.charge_held(0);
@@ -418,8 +418,8 @@ impl RequestBody {
         self.whole.clear();
         self.unfinished = HeldPieces::default();
         self.ahead = HeldPieces::default();
-        (self.uncharged_bytes, self.scan, self.unpack_turn) = (0, None, None);
-        self.unpacker.iter_mut().for_each(Unpacker::clear);
+        (self.uncharged_bytes, self.scan, self.decompression_turn) = (0, None, None);
+        self.decompressor.iter_mut().for_each(Decompressor::clear);
         self.refused = Some(status);
     }
 
@@ -436,7 +436,7 @@ impl RequestBody {
     /// # Errors
     /// The status that refuses the request.
     fn end(&self) -> Result<(), Status> {
-        if !self.frames.at_boundary() {
+        if !self.boundaries.at_boundary() {
             return Err(Status::invalid_argument("incomplete request message"));
         }
         if self.takes_one_message() && self.messages == 0 {
@@ -450,7 +450,7 @@ impl RequestBody {
         let status = self.refused.take()?;
         self.body = Body::empty();
         self.messages = 1; // the end that follows must not be refused once more
-        self.frames = Frames::default();
+        self.boundaries = BoundaryDecoder::default();
         Some(status)
     }
 
@@ -470,7 +470,7 @@ impl RequestBody {
     fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
         loop {
             self.drop_earlier();
-            match self.unpack(cx) {
+            match self.decompress(cx) {
                 Ok(Poll::Ready(false)) => {}
                 Ok(Poll::Ready(true)) => return Poll::Ready(Arrival::Whole),
                 Ok(Poll::Pending) => match self.poll_behind(cx) {

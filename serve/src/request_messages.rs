@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use crate::budget::changes::ChangeUnderWay;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::message_boundaries::HEAD_LEN_BYTES;
 use crate::request::{RequestBody, WorkFuture};
 
 /// Bytes that are read while a handler takes no messages. A guess: thousands of pings, or a thousand topics. Most
@@ -392,10 +392,11 @@ mod tests {
         let before = budget.used_bytes();
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(&[9; 900]).unwrap();
-        let packed = encoder.finish().unwrap();
-        let head = [&[1][..], &u32::try_from(packed.len()).unwrap().to_be_bytes()[..]].concat();
-        let bytes = [head, packed].concat().repeat(100);
-        let mut messages = RequestMessages::new(body(&bytes, usize::MAX, true, &share).unpacking());
+        let compressed = encoder.finish().unwrap();
+        let head = [&[1][..], &u32::try_from(compressed.len()).unwrap().to_be_bytes()[..]].concat();
+        let bytes = [head, compressed].concat().repeat(100);
+        let mut messages =
+            RequestMessages::new(body(&bytes, usize::MAX, true, &share).decompressing());
         let (mut taken, mut most_bytes) = (0, 0_usize);
         while let Some(message) = messages.next().await.unwrap() {
             assert_eq!(message.len(), 900);

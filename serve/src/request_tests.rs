@@ -279,18 +279,19 @@ async fn a_long_request_is_scanned_beside_the_runtimes_threads() {
 
 /// Returns content in gzip with empty blocks behind it (RFC 1951 §3.2.6). A decoder builds its tables for each of them.
 /// A block has ten bits, so four of them have five bytes.
-fn packed_with_empty_blocks(content: &[u8], blocks: usize) -> Vec<u8> {
+fn compressed_with_empty_blocks(content: &[u8], blocks: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(content).unwrap();
     encoder.flush().unwrap(); // ends a block, and a byte
-    let mut packed = encoder.get_ref().clone();
-    packed.extend([0b0000_0010_u8, 0b0000_1000, 0b0010_0000, 0b1000_0000, 0].repeat(blocks / 4));
-    packed.extend([0b0000_0011, 0]);
+    let mut compressed = encoder.get_ref().clone();
+    compressed
+        .extend([0b0000_0010_u8, 0b0000_1000, 0b0010_0000, 0b1000_0000, 0].repeat(blocks / 4));
+    compressed.extend([0b0000_0011, 0]);
     let mut sum = Crc::new();
     sum.update(content);
-    packed.extend(sum.sum().to_le_bytes());
-    packed.extend(sum.amount().to_le_bytes());
-    packed
+    compressed.extend(sum.sum().to_le_bytes());
+    compressed.extend(sum.amount().to_le_bytes());
+    compressed
 }
 
 /// The content shrinks well and the blocks do not, so that the message is no longer than its content.
@@ -302,11 +303,11 @@ async fn blocks_behind_content_are_decompressed_beside_the_runtimes_threads() {
     let idle_bytes = budget.used_bytes();
     let content: Vec<u8> =
         (0_u16..24_000).flat_map(|number| [9, number.to_be_bytes()[0]]).collect();
-    let packed = packed_with_empty_blocks(&content, 32_000);
-    assert!(packed.len() > 40_000 && packed.len() < content.len());
-    let sent = [&[1][..], &framed(&packed)[1..]].concat();
+    let compressed = compressed_with_empty_blocks(&content, 32_000);
+    assert!(compressed.len() > 40_000 && compressed.len() < content.len());
+    let sent = [&[1][..], &framed(&compressed)[1..]].concat();
     let occupied = long_work::occupy_workers().await;
-    let mut body = arriving(sent.clone(), true, &connection).unpacking();
+    let mut body = arriving(sent.clone(), true, &connection).decompressing();
     {
         let mut receiving = Box::pin(body.receive(0));
         for _ in 0..100 {
@@ -316,7 +317,7 @@ async fn blocks_behind_content_are_decompressed_beside_the_runtimes_threads() {
     drop(body);
     assert_eq!(budget.used_bytes(), idle_bytes, "its caller has gone");
     drop(occupied);
-    let mut body = arriving(sent, true, &connection).unpacking();
+    let mut body = arriving(sent, true, &connection).decompressing();
     body.receive(0).await.unwrap();
     assert!(matches!(read(body).await, (passed, None) if passed == framed(&content)));
     assert_eq!(budget.used_bytes(), idle_bytes);
@@ -394,7 +395,7 @@ async fn a_request_that_waits_for_memory_is_refused_before_its_client_gives_up()
     let (_budget, connection, _open) = with_open_streams();
     for (limit_ms, waits_ms) in [(1000, 500), (100_000, 5000)] {
         let began = Instant::now();
-        let latest = waiting::wait_end_within(Duration::from_millis(limit_ms));
+        let latest = memory_wait::wait_end_within(Duration::from_millis(limit_ms));
         let mut body = arriving(elements(), true, &connection).waiting_until(latest);
         let refused = body.receive(8 * 1024).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);

@@ -14,7 +14,7 @@ use tracing::Span;
 
 use crate::call_metrics::MethodMetrics;
 use crate::call_share::CallCharge;
-use crate::frames::Frames;
+use crate::message_boundaries::BoundaryDecoder;
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
 use crate::status_headers::correct;
@@ -72,7 +72,7 @@ pub(crate) const LATE: &str = "request timed out";
 /// A response body that counts its messages and ends at the caller's deadline.
 pub(crate) struct ResponseBody {
     body: Body,
-    frames: Frames,
+    boundaries: BoundaryDecoder,
     call: CountedCall,
     charge: CallCharge,
     /// Completes when the call must end because its caller holds too much memory. `None` before the body has waited:
@@ -96,14 +96,14 @@ impl ResponseBody {
         if !call.is_open() {
             charge.end(); // the status is in the headers
         }
-        let frames = Frames::default();
+        let boundaries = BoundaryDecoder::default();
         let (is_closed, is_answered) = (false, false);
-        Self { body, frames, call, charge, closed: None, late, is_closed, is_answered }
+        Self { body, boundaries, call, charge, closed: None, late, is_closed, is_answered }
     }
 
     /// Returns true if a call that has to end may end here: no message has begun.
     fn may_close(&self) -> bool {
-        self.call.is_open() && self.frames.at_boundary()
+        self.call.is_open() && self.boundaries.at_boundary()
     }
 
     /// Returns the status with which the call has to end now, if it has to.
@@ -190,7 +190,7 @@ impl HttpBody for ResponseBody {
             Some(Ok(frame)) => {
                 if let Some(piece) = frame.data_ref() {
                     self.is_answered = true;
-                    let step = self.frames.step(piece, usize::MAX);
+                    let step = self.boundaries.step(piece, usize::MAX);
                     debug_assert!(step.is_ok(), "this server frames its own messages: {step:?}");
                     let begun = step.map_or(0, |step| step.begun);
                     self.call.sent(begun);

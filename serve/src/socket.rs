@@ -9,19 +9,27 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The runtime on which the task of a connection runs: that of all connections, or that of publishers. Clones share it.
+/// The runtime on which a connection's task runs: the runtime of all connections, or the publishers' runtime. A caller
+/// changes it before it polls the task there. The task is then polled at once, and polls its socket for everything that
+/// it waits for. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Place(Arc<AtomicBool>);
+pub(crate) struct CurrentRuntime {
+    is_publishers: Arc<AtomicBool>,
+}
 
-impl Place {
-    /// Sets the runtime, before the connection's task is polled there. The task is then polled at once, and polls its
-    /// socket for everything that it waits for.
-    pub(crate) fn set_publishers(&self, publishers: bool) {
-        self.0.store(publishers, Ordering::Release);
+impl CurrentRuntime {
+    /// Records that the task moves to the publishers' runtime.
+    pub(crate) fn enter_publishers(&self) {
+        self.is_publishers.store(true, Ordering::Release);
+    }
+
+    /// Records that the task moves back to the runtime of all connections.
+    pub(crate) fn leave_publishers(&self) {
+        self.is_publishers.store(false, Ordering::Release);
     }
 
     fn is_publishers(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.is_publishers.load(Ordering::Acquire)
     }
 }
 
@@ -30,15 +38,15 @@ impl Place {
 pub(crate) struct Socket {
     /// `None` after it could not be registered.
     stream: Option<TcpStream>,
-    place: Place,
-    /// The runtime at which the stream is registered.
+    runtime: CurrentRuntime,
+    /// True if the stream is registered at the publishers' runtime.
     at_publishers: bool,
 }
 
 impl Socket {
     /// Wraps a stream that is registered at the runtime of all connections.
-    pub(crate) fn new(stream: TcpStream, place: Place) -> Self {
-        Self { stream: Some(stream), place, at_publishers: false }
+    pub(crate) fn new(stream: TcpStream, runtime: CurrentRuntime) -> Self {
+        Self { stream: Some(stream), runtime, at_publishers: false }
     }
 
     /// Returns the stream, registered at the runtime that polls it. A runtime notices events of its own sockets only.
@@ -46,7 +54,7 @@ impl Socket {
     /// # Errors
     /// The system's error if it cannot be registered there. The connection is then broken.
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        let publishers = self.place.is_publishers();
+        let publishers = self.runtime.is_publishers();
         if self.at_publishers != publishers {
             self.at_publishers = publishers;
             if let Some(stream) = self.stream.take() {

@@ -23,7 +23,7 @@ use hyper::rt::Executor;
 use tokio::task::JoinHandle;
 
 use crate::answered_task::until_closed;
-use crate::socket::Place;
+use crate::socket::CurrentRuntime;
 use crate::turns::{PaidTime, call_in_turn, in_turn};
 
 /// Starts the tasks of one connection.
@@ -75,11 +75,11 @@ where
     });
 }
 
-/// Runs the task of a connection until it ends, on the runtime of all connections and on that of publishers in turn.
-/// `place` tells the connection's socket which one it is.
+/// Runs the task of a connection until it ends, in turn on the runtime of all connections and on the publishers'
+/// runtime. `runtime` tells the connection's socket which of the two it is.
 pub(crate) fn run<F>(
     account: Arc<PaidTime>,
-    place: Place,
+    runtime: CurrentRuntime,
     task: F,
 ) -> impl Future<Output = ()> + Send + 'static
 where
@@ -94,7 +94,7 @@ where
         };
         let mut task = task;
         while let Some(leaving) = while_publishers(false, account.clone(), task).await {
-            place.set_publishers(true);
+            runtime.enter_publishers();
             let there = publishers.spawn(while_publishers(true, account.clone(), leaving));
             let mut there = AbortOnDrop(there);
             task = match (&mut there.0).await {
@@ -104,7 +104,7 @@ where
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
                 Err(_) => return, // the process stops
             };
-            place.set_publishers(false);
+            runtime.leave_publishers();
         }
     }
 }
@@ -186,7 +186,7 @@ mod tests {
         };
         assert!(size_of_val(&task) >= size_of_val(&state));
         let account = Arc::new(PaidTime::new(Arc::default(), None));
-        let running = run(account, Place::default(), task);
+        let running = run(account, CurrentRuntime::default(), task);
         assert!(size_of_val(&running) < 1024, "{}", size_of_val(&running));
     }
 }

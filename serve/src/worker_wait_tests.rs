@@ -104,7 +104,7 @@ fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a compressed message that takes more than one turn.
-fn packed() -> Vec<u8> {
+fn compressed() -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
     encoder.write_all(&[9; 20_000]).unwrap();
     framed(1, &encoder.finish().unwrap())
@@ -132,7 +132,7 @@ where
 async fn a_request_with_anything_behind_its_message_does_not_wait() {
     let _occupied = occupy_workers().await;
     let (_server, _, channel) = serving(Duration::from_secs(3600)).await;
-    let pieces = stream::iter([packed(), vec![0]]).chain(stream::pending());
+    let pieces = stream::iter([compressed(), vec![0]]).chain(stream::pending());
     let status = timeout(HANGS_AFTER, call(channel, UNARY, pieces)).await;
     assert_eq!(status.expect("it is refused at once"), INVALID_ARGUMENT);
 }
@@ -141,7 +141,7 @@ async fn a_request_with_anything_behind_its_message_does_not_wait() {
 async fn a_request_without_an_end_has_its_time_while_its_message_waits() {
     let _occupied = occupy_workers().await;
     let (_server, _, channel) = serving(Duration::from_millis(100)).await;
-    let pieces = stream::iter([packed()]).chain(stream::pending());
+    let pieces = stream::iter([compressed()]).chain(stream::pending());
     let status = timeout(HANGS_AFTER, call(channel, UNARY, pieces)).await;
     assert_eq!(status.expect("it is refused after its time"), DEADLINE_EXCEEDED);
 }
@@ -151,7 +151,7 @@ async fn a_request_that_is_here_waits_for_its_turn_however_long_it_takes() {
     let occupied = occupy_workers().await;
     let body_timeout = Duration::from_secs(5);
     let (_server, _, channel) = serving(body_timeout).await;
-    let mut answered = tokio::spawn(call(channel, UNARY, stream::iter([packed()])));
+    let mut answered = tokio::spawn(call(channel, UNARY, stream::iter([compressed()])));
     let early = timeout(body_timeout + Duration::from_secs(1), &mut answered).await;
     assert!(early.is_err(), "{early:?}");
     drop(occupied);
@@ -176,7 +176,7 @@ async fn what_comes_while_a_message_waits_to_be_decompressed_is_charged() {
     let (_server, memory, channel) = serving(Duration::from_secs(30)).await;
     let (client, pieces) = mpsc::channel(4);
     let answered = tokio::spawn(call(channel, BIDI, ReceiverStream::new(pieces)));
-    client.send(packed()).await.unwrap();
+    client.send(compressed()).await.unwrap();
     let before_bytes = memory.used_bytes();
     client.send(framed(0, &[9; 500_000])).await.unwrap();
     until_charged(&memory, before_bytes + 500_000).await;

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use hawser_tests::harness::burst::{publish, seen, source};
-use hawser_tests::harness::held::Held;
 use hawser_tests::harness::load::{Ledger, Load, Plan};
 use hawser_tests::harness::namespaces::{self, Hosts};
 use hawser_tests::harness::network::Network;
+use hawser_tests::harness::node_content::NodeContent;
 use hawser_tests::harness::{envelopes, projections, raw, seed, strand, wait};
 
 /// Looks at stopped nodes until all of them had come equally far before they were stopped. A guess.
@@ -102,7 +102,8 @@ impl Story {
             node.kill();
         }
         let nodes = &self.network.nodes;
-        let held: Vec<Held> = nodes.iter().map(|node| Held::read(&node.data_dir())).collect();
+        let held: Vec<NodeContent> =
+            nodes.iter().map(|node| NodeContent::read(&node.data_dir())).collect();
         if held.iter().any(|it| it.clock != held[0].clock) {
             return false;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hawser_serve::fair::GateFullError;
+use hawser_serve::fair_gate::GateFullError;
 use hawser_serve::network_gate::{NetworkGate, NetworkPass};
 use tokio::time::sleep;
 

@@ -17,7 +17,7 @@ use hawser_proto::pb::xmtp::identity::MlsCredential;
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
-use hawser_serve::fair::GateFullError;
+use hawser_serve::fair_gate::GateFullError;
 use hawser_serve::network_gate::NetworkGate;
 use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX, StatusDetails};
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;

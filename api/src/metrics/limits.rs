@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use crate::breaker::BreakerState;
+use crate::circuit_breaker::BreakerState;
 use crate::limit_status::REFUSED;
 use crate::tokens::ClaimedRelease;
 
@@ -115,8 +115,25 @@ impl LimitOutcome {
     }
 }
 
-/// Tiers by number: nodes, and all other callers.
-const TIERS: [&str; 2] = ["0", "2"];
+/// The tier of a caller in labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallerTier {
+    /// The caller has proved to be a node.
+    Node,
+    /// Any other caller.
+    Other,
+}
+
+impl CallerTier {
+    const ALL: [Self; 2] = [Self::Node, Self::Other];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Node => "0",
+            Self::Other => "2",
+        }
+    }
+}
 
 /// Counts the decisions of limits. Cheap to clone; clones share the counts.
 #[derive(Debug, Clone, Default)]
@@ -124,7 +141,7 @@ pub(crate) struct LimitMetrics(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    calls: [[[Counter; LimitOutcome::ALL.len()]; TIERS.len()]; LimitedCall::ALL.len()],
+    calls: [[[Counter; LimitOutcome::ALL.len()]; CallerTier::ALL.len()]; LimitedCall::ALL.len()],
     streams: [Counter; LimitOutcome::ALL.len()],
     open_streams: Gauge,
     breaker: Gauge,
@@ -201,8 +218,8 @@ impl LimitMetrics {
         shown
     }
 
-    pub(crate) fn decided(&self, call: LimitedCall, is_node: bool, outcome: LimitOutcome) {
-        self.0.calls[call as usize][usize::from(!is_node)][outcome as usize].inc();
+    pub(crate) fn decided(&self, call: LimitedCall, tier: CallerTier, outcome: LimitOutcome) {
+        self.0.calls[call as usize][tier as usize][outcome as usize].inc();
     }
 
     pub(crate) fn stream_decided(&self, outcome: LimitOutcome) {
@@ -231,11 +248,13 @@ impl Collector for LimitMetrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Exposition::new(encoder);
         let calls = LimitedCall::ALL.into_iter().flat_map(|call| {
-            TIERS.into_iter().enumerate().flat_map(move |(tier, name)| {
+            CallerTier::ALL.into_iter().flat_map(move |tier| {
                 LimitOutcome::ALL.into_iter().map(move |outcome| {
                     let [service, method] = call.labels();
-                    let labels = [service, method, ("tier", name), ("outcome", outcome.label())];
-                    (labels, self.0.calls[call as usize][tier][outcome as usize].get())
+                    let (tier_label, outcome_label) = (tier.label(), outcome.label());
+                    let labels =
+                        [service, method, ("tier", tier_label), ("outcome", outcome_label)];
+                    (labels, self.0.calls[call as usize][tier as usize][outcome as usize].get())
                 })
             })
         });

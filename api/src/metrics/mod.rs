@@ -24,7 +24,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use crate::methods::EnvelopeMethod;
 use crate::node_status::NodeObserver;
 
-pub(crate) use limits::{LimitMetrics, LimitOutcome, LimitedCall};
+pub(crate) use limits::{CallerTier, LimitMetrics, LimitOutcome, LimitedCall};
 
 /// The statuses that pages for callers have; the last one counts all others.
 const PAGE_STATUSES: [(StatusCode, &str); 12] = [
@@ -118,7 +118,7 @@ pub(crate) fn page(
         Box::new(memory),
         Box::new(HandlerCollector(handlers)),
         Box::new(limits),
-        Box::new(node::NodeCollector(observer)),
+        Box::new(observer),
         Box::new(ProcessMetrics),
     ];
     MetricsPage::new(collectors)

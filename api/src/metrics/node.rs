@@ -14,33 +14,31 @@ use super::records::{backups, kept_reports, payer_reports, second_statements, st
 use crate::misbehavior_page::{self, FactCounts};
 use crate::node_status::{NodeObserver, NodeStatus, OriginatorReport, PeerReport};
 
-/// Observes the node at each scrape. Blocks on the disk.
-pub(super) struct NodeCollector(pub(super) NodeObserver);
-
-impl fmt::Debug for NodeCollector {
+impl fmt::Debug for NodeObserver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NodeCollector")
+        f.write_str("NodeObserver")
     }
 }
 
-impl Collector for NodeCollector {
+/// Observes the node at each scrape. Blocks on the disk.
+impl Collector for NodeObserver {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Exposition::new(encoder);
-        let status = self.0.observe();
-        identity(&mut out, &self.0)?;
+        let status = self.observe();
+        identity(&mut out, self)?;
         readiness(&mut out, &status)?;
         originators(&mut out, &status)?;
-        storage(&mut out, &self.0, &status)?;
-        operations(&mut out, &self.0)?;
-        streams(&mut out, &self.0)?;
-        publishing(&mut out, &self.0)?;
-        identities(&mut out, &self.0)?;
+        storage(&mut out, self, &status)?;
+        operations(&mut out, self)?;
+        streams(&mut out, self)?;
+        publishing(&mut out, self)?;
+        identities(&mut out, self)?;
         peers(&mut out, &status)?;
-        replication(&mut out, &self.0)?;
-        misbehavior(&mut out, &self.0)?;
-        payer_reports(&mut out, &self.0)?;
-        backups(&mut out, &self.0)?;
-        trees(&mut out, &self.0)?;
+        replication(&mut out, self)?;
+        misbehavior(&mut out, self)?;
+        payer_reports(&mut out, self)?;
+        backups(&mut out, self)?;
+        trees(&mut out, self)?;
         chains(&mut out, &status.chains)?;
         contracts(&mut out, &status.chains)
     }

@@ -1,7 +1,7 @@
 //! `QueryApi.Subscribe` (XIP-83): a stream whose client changes its topics while it runs.
 //!
 //! - `mutate`: the checks of a change; `checked_stream`: the same without a node, for the fuzzer;
-//! - `held`: the memory that the stream is charged for;
+//! - `stream_memory`: the memory that the stream is charged for;
 //! - `timers`: pings, pongs and times;
 //! - this file: the task of a stream, which takes requests and hands out frames.
 //!
@@ -9,8 +9,8 @@
 //! has taken the last frame. It continues to read requests meanwhile.
 
 mod checked_stream;
-mod held;
 mod mutate;
+mod stream_memory;
 mod timers;
 
 use std::collections::VecDeque;
@@ -46,7 +46,7 @@ use crate::metrics::{HandlerMetrics, OpenStream};
 use crate::node_api::{MessageStream, NodeApi, rendered};
 use crate::stream_error::{MutateError, StreamError};
 pub use checked_stream::CheckedStream;
-use held::HeldBytes;
+use stream_memory::HeldBytes;
 use timers::{StreamTimers, TimerEvent};
 
 /// Largest number of answers that wait for the client to read. When it is reached, requests wait, too. A guess.

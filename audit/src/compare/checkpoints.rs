@@ -81,8 +81,8 @@ impl DifferingCheckpoints {
     }
 }
 
-/// Returns the checkpoints of which the logs keep different ones of a size. Sizes and cosignatures that one log alone
-/// has are no difference: nodes do not keep the same ones.
+/// Returns the pairs of different checkpoints that the logs keep for the same size. A size or a cosignature that only
+/// one log has is no difference: nodes do not keep the same ones.
 ///
 /// # Errors
 /// When a checkpoint cannot be read.

@@ -6,7 +6,7 @@
 //! - `check`: checks of single envelopes, on all cores;
 //! - `judge`: the faults of a row; `dependencies`: those of an envelope that is earlier than what it depends on;
 //! - `strand`: checks that need the order: times, the tree, checkpoints, tallies;
-//! - `tally`, `tree`, `void`: parts of these checks; `load`: the envelopes by minute in a state file;
+//! - `tally`, `tree_replay`, `void`: parts of these checks; `stored_load`: the envelopes by minute in a state file;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
 //! - `fault`: the kinds of faults; `stats`: figures for people; `amount_text`: their amounts in JSON;
 //! - `rates`, `judged_nodes`: the given and the recorded rates, and the given nodes;
@@ -14,7 +14,8 @@
 //! - `bill`: one payer's part of it, compared with the reports on the chain; `report_ranges`: its
 //!   division among them; `report_sums`: the amounts of one report; `repeats`: payer envelopes charged more than once;
 //! - `sample`: the signatures of a part of it;
-//! - `second`: checkpoints of a second source; `checkpoint_list`: those of a source that holds them in memory.
+//! - `second_checkpoints`: checkpoints of a second source; `checkpoint_list`: those of a source that holds them in
+//!   memory.
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
 
@@ -29,7 +30,6 @@ mod fault;
 mod item;
 pub(crate) mod judge;
 mod judged_nodes;
-mod load;
 #[cfg(test)]
 pub(crate) mod odd_tests;
 pub(crate) mod pipeline;
@@ -43,9 +43,10 @@ mod report_ranges;
 mod report_sums;
 pub(crate) mod run;
 mod sample;
-mod second;
+mod second_checkpoints;
 pub(crate) mod source;
 mod stats;
+mod stored_load;
 mod strand;
 #[cfg(test)]
 mod taken_over_tests;
@@ -54,7 +55,7 @@ pub(crate) mod tally;
 pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
-mod tree;
+mod tree_replay;
 #[cfg(test)]
 mod unproven_tests;
 #[cfg(test)]
@@ -75,7 +76,7 @@ pub use run::{
     STATE_LEN_BYTES_MAX,
 };
 pub use sample::{SAMPLE_MAX, SampleSize, SampledSignatures, sample_signatures};
-pub use second::{LogWithSecond, SecondCheckpoints};
+pub use second_checkpoints::{LogWithSecond, SecondCheckpoints};
 pub use source::{LogIdentity, LogRows, LogSource, STRANDS_MAX};
 pub use stats::{DayFigures, Gap, PayerFigures, StrandFigures};
 pub use strand::{ReplayedStrand, StrandReplay};

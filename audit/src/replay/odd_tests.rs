@@ -51,8 +51,7 @@ fn with_field(sequence: u64, position: usize, field: &[u8]) -> Draft {
     made
 }
 
-/// Returns a log of which each envelope decodes, and the same one with odd fields. The tallies of both are those of the
-/// first one.
+/// Returns a log whose envelopes all decode, and the same log with odd fields. Both have the tallies of the first one.
 pub(crate) fn logs() -> [MemoryLog; 2] {
     let fields = fields();
     let log = |is_odd: bool| {

@@ -17,10 +17,10 @@ use super::judge::{
     has_ordered_times, hole, is_late, judge, not_expired, other_leaf, overcharge, pruned_head,
     time_ahead, time_back, wrong_gap,
 };
-use super::load::StoredLoad;
 use super::stats::{Gap, StrandFigures};
+use super::stored_load::StoredLoad;
 use super::tally::{TalliedEnvelope, Tallies, TallyFault};
-use super::tree::TreeReplay;
+use super::tree_replay::TreeReplay;
 use super::void::{DeclaredVoids, SeenVoids};
 
 /// Number of foreign envelopes, which belong to other strands, after which the node is no longer asked for this strand.

@@ -12,10 +12,10 @@ use tonic::codegen::http::uri::PathAndQuery;
 
 use crate::error::BenchError;
 use crate::network::{self, Node};
-use crate::past::SeededHistory;
 use crate::rpc::{self, Connection};
 use crate::scenario::fill;
 use crate::scenario::query::Server;
+use crate::seeded_history::SeededHistory;
 use crate::stats::{self, Latencies, Quantiles};
 use crate::{http, workload};
 

@@ -83,14 +83,15 @@ async fn run_several(
     );
     let workload = workload(plan, &nodes[0])?;
     let mut gateways = vec![network.start_gateway(Some(redis.url())).await?];
-    let (first, used, sent) = through(plan, &workload, &gateways, &nodes, redis, 0).await?;
+    let shared = SharedParts { plan, workload: &workload, nodes: &nodes, redis };
+    let (first, used, sent) = through(&gateways, &shared, 0).await?;
     say("one gateway", &first, &used.of_processes);
     say_of_redis(&first, used.of_redis);
     let busy_with_one = used.machine_share(&first);
     while gateways.len() < count as usize {
         gateways.push(network.start_gateway(Some(redis.url())).await?);
     }
-    let (all, used, _) = through(plan, &workload, &gateways, &nodes, redis, sent).await?;
+    let (all, used, _) = through(&gateways, &shared, sent).await?;
     say(&format!("{count} gateways"), &all, &used.of_processes);
     say_of_redis(&all, used.of_redis);
     let rate = |outcome: &Outcome| stats::per_second(outcome.envelopes, outcome.elapsed);
@@ -177,16 +178,22 @@ impl Used {
     }
 }
 
+/// The parts that the measurements of several gateways share.
+struct SharedParts<'a> {
+    plan: &'a Plan,
+    workload: &'a Workload,
+    nodes: &'a [Node],
+    redis: &'a Redis,
+}
+
 /// Publishes through gateways in turns, from envelope `from` on. Returns the outcome, the CPU time that it took, and
 /// the first envelope that was not prepared.
 async fn through(
-    plan: &Plan,
-    workload: &Workload,
     gateways: &[network::Gateway],
-    nodes: &[Node],
-    redis: &Redis,
+    shared: &SharedParts<'_>,
     from: u64,
 ) -> Result<(Outcome, Used, u64), BenchError> {
+    let SharedParts { plan, workload, nodes, redis } = *shared;
     let mut connections = Vec::new();
     for gateway in gateways {
         connections.extend(Connection::open_many(gateway.api(), plan.shape.connections).await?);

@@ -13,7 +13,6 @@ use crate::args::{DatabaseCache, Sizes};
 use crate::error::BenchError;
 use crate::limits::LoadShape;
 use crate::network::{Network, Node};
-use crate::past::SeededHistory;
 use crate::process;
 use crate::rebuild_part::CUT_OFF;
 use crate::scenario::catch_up::{self, CaughtUp};
@@ -23,6 +22,7 @@ use crate::scenario::publish::{self, Published};
 use crate::scenario::query::{self, Queried, Server};
 use crate::scenario::readers::{self, Heard, StrandRead};
 use crate::scenario::reconnect::{self, CameBack};
+use crate::seeded_history::SeededHistory;
 use crate::stats::{self, Quantiles, grouped};
 
 /// Originators that share the crowded topics. Specified in the protocol's limits: a cursor has at most as many.

@@ -307,6 +307,16 @@ impl Endpoints {
         self.0.slots.iter().map(|slot| slot.display_url.clone())
     }
 
+    /// Returns the index of the first endpoint with this scheme, host and port; `usize::MAX` if there is none.
+    pub(crate) fn index_of(&self, named: &str) -> usize {
+        self.display_urls().position(|url| url == named).unwrap_or(usize::MAX)
+    }
+
+    /// Returns scheme, host and port of the endpoint that answered last; `None` before the first answer.
+    pub(crate) fn active_url(&self) -> Option<String> {
+        self.display_urls().nth(self.active())
+    }
+
     /// Returns the number of different hosts and ports of the endpoints.
     pub(crate) fn hosts(&self) -> usize {
         self.display_urls().collect::<BTreeSet<_>>().len()

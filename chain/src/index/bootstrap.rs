@@ -6,6 +6,7 @@
 //! another contract, such as a multisig, the pause state in that block decides, which no hash proves here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use alloy::consensus::Transaction as _;
 use alloy::eips::BlockNumberOrTag;
@@ -28,6 +29,10 @@ use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
 };
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
+
+/// The time limit for one endpoint's answer about all transactions in question. It may take many requests, and an
+/// endpoint that answers each of them just in time must not hold the others up. A guess.
+const FIND_MAX: Duration = Duration::from_secs(30);
 
 /// The transactions, among those in question, that may have assigned sequence ids by the bootstrap call.
 #[derive(Debug, Clone, Default)]
@@ -202,7 +207,9 @@ pub(super) async fn find_all(
     selector: [u8; 4],
 ) -> Result<BootstrapFindings, RequestError> {
     let answers = endpoints
-        .each(|chain| async move { find(&chain, transactions, contract, selector).await })
+        .each_in_whole_time(FIND_MAX, |chain| async move {
+            find(&chain, transactions, contract, selector).await
+        })
         .await;
     let (mut all, mut failure, mut is_answered) = (BTreeMap::new(), None, false);
     for (answer, endpoint) in answers.into_iter().zip(endpoints.display_urls()) {

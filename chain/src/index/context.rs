@@ -23,6 +23,16 @@ pub(super) struct NumberedBatch {
     pub(super) pass: u64,
     /// True if an endpoint other than the giver of the events confirms them: see `confirming`.
     pub(super) is_confirmed: bool,
+    /// The endpoint that gave the last page of the batch, by scheme, host and port.
+    pub(super) giver: String,
+}
+
+/// A gap that the storing half has found: events are missing before one of a batch.
+pub(super) struct FoundGap {
+    /// The last stored block; `None` if there is none.
+    pub(super) after: Option<u64>,
+    /// The endpoint that gave the batch, by scheme, host and port.
+    pub(super) giver: String,
 }
 
 /// The shared state of one contract's reader.

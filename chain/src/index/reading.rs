@@ -2,19 +2,20 @@
 
 mod anew;
 mod fork_votes;
+mod forks;
 mod handing_over;
 mod lagging;
 mod rechecking;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use alloy::rpc::types::Filter;
-use fork_votes::{ForkVote, ForkVotes};
+use fork_votes::ForkVotes;
 use hawser_proto::SequenceId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -22,7 +23,7 @@ use tokio::time::sleep;
 
 use super::bootstrap;
 use super::confirming::{Asked, Confirmation, Confirmer, Contradiction};
-use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
+use super::context::{FoundGap, NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
 use super::disputes::Disputes;
 use super::empty_pages::EmptyPages;
 use super::event::BlockRef;
@@ -33,9 +34,7 @@ use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag};
 use super::recheck_requests::{RecheckAnswer, RecheckSilences};
 use super::status::ReaderState;
 use super::turns::ReadingTurns;
-use super::walk::{
-    BlockHeader, EventBatch, Fork, NEAR, PageOutcome, Walk, WalkAction, WalkSettings,
-};
+use super::walk::{EventBatch, NEAR, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
@@ -52,8 +51,6 @@ const QUIET: Duration = Duration::from_secs(1);
 /// compared with the block interval, long compared with a request.
 const SERVED_FOR: Duration = Duration::from_millis(250);
 const FEW_BLOCKS: u64 = 16;
-/// The time limit for an endpoint's answer about a block that is replaced near the head. Guess.
-const VOTE_MAX: Duration = Duration::from_secs(2);
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
@@ -75,8 +72,13 @@ pub(super) struct PageReader {
     /// The number of requests for the current page that no endpoint answered.
     unanswered: u32,
     last_page: Option<Instant>,
+    /// The endpoint that gave the last page, by scheme, host and port. Other requests, also of other readers, go to
+    /// other endpoints meanwhile: an endpoint that fails at them on purpose must not have these left for its pages.
+    giver: Option<String>,
     /// The endpoint's own head while it does not serve the announced one, and the time of that answer.
     served: Option<(BlockRef, Instant)>,
+    /// The time since when pages have ended at the endpoint's own head below the announced one.
+    ahead_since: Option<Instant>,
     /// The lag of the endpoint in use behind the announced head.
     lag: EndpointLag,
     turns: ReadingTurns,
@@ -92,9 +94,9 @@ pub(super) struct PageReader {
     /// The indices of endpoints that have events on another branch than others, and the message about them.
     /// Nothing is read while this is set.
     held: Option<(BTreeSet<usize>, String)>,
-    /// True from the time at which missing events were confirmed until the next page. Meanwhile a
-    /// reorganisation of any depth is accepted.
-    is_moving: bool,
+    /// The endpoints whose events turned out to be wrong, by scheme, host and port, from that time until the next page.
+    /// Meanwhile a reorganisation of any depth is accepted from each other endpoint, and not from these.
+    leaving: Option<BTreeSet<String>>,
 }
 
 impl PageReader {
@@ -122,7 +124,9 @@ impl PageReader {
             pauses: Pauses::new(RETRY_MIN, RETRY_MAX),
             unanswered: 0,
             last_page: None,
+            giver: None,
             served: None,
+            ahead_since: None,
             lag: EndpointLag::default(),
             turns: ReadingTurns::default(),
             fork_votes: ForkVotes::default(),
@@ -133,15 +137,15 @@ impl PageReader {
             empty: EmptyPages::new(stored),
             contradicted: None,
             held: None,
-            is_moving: false,
+            leaving: None,
         }
     }
 
     /// Reads until the storing half has ended.
-    pub(super) async fn run(mut self, mut gap_found: mpsc::Receiver<Option<u64>>) {
+    pub(super) async fn run(mut self, mut gap_found: mpsc::Receiver<FoundGap>) {
         loop {
-            while let Ok(block) = gap_found.try_recv() {
-                self.search_gap(block);
+            while let Ok(gap) = gap_found.try_recv() {
+                self.search_gap(gap);
             }
             if let Some(pause) = self.gap.take_pause() {
                 sleep(pause).await;
@@ -157,8 +161,10 @@ impl PageReader {
             self.context.status.lock().head = Some(announced.number);
             let head = self.served_head(announced);
             let read = self.walk.unread().saturating_sub(1);
-            if read > announced.number.saturating_add(BEHIND_BLOCKS_MAX) {
-                self.note_lag(announced.number, read).await;
+            if read > announced.number.saturating_add(BEHIND_BLOCKS_MAX)
+                && let Some(stating) = self.endpoints.active_url()
+            {
+                self.note_lag(&stating, announced.number, read).await;
             }
             self.start_recheck(head);
             self.share_recheck_from();
@@ -198,7 +204,7 @@ impl PageReader {
         are_few && is_recent && status.announces_no_log_from(*blocks.start())
     }
 
-    async fn wait(&mut self, status: &HeadStatus, gap_found: &mut mpsc::Receiver<Option<u64>>) {
+    async fn wait(&mut self, status: &HeadStatus, gap_found: &mut mpsc::Receiver<FoundGap>) {
         match &status.error {
             Some(error) => self.context.stuck(error),
             None if self.context.is_storing_stuck.load(Ordering::Acquire) => {}
@@ -231,12 +237,12 @@ impl PageReader {
     }
 
     /// Waits until the head changes, a gap is found, a recheck ends, or the time has passed.
-    async fn changed(&mut self, longest: Duration, gap_found: &mut mpsc::Receiver<Option<u64>>) {
+    async fn changed(&mut self, longest: Duration, gap_found: &mut mpsc::Receiver<FoundGap>) {
         tokio::select! {
             changed = self.head.changed() => if changed.is_err() {
                 sleep(longest).await; // the head watcher has ended, and this reader is about to
             },
-            Some(block) = gap_found.recv() => self.search_gap(block),
+            Some(gap) = gap_found.recv() => self.search_gap(gap),
             Some(done) = self.recheck.join_next() => self.handle_recheck(done),
             () = sleep(longest) => {}
         }
@@ -266,10 +272,11 @@ impl PageReader {
         match response {
             Ok((response, giver)) => {
                 self.unanswered = 0;
+                self.giver = Some(giver.endpoint().to_owned());
                 match self.walk.answered(blocks, response) {
                     PageOutcome::Accepted(batch) => return self.hand_over(batch, &giver).await,
-                    PageOutcome::Retry(reason) => self.useless(reason).await,
-                    PageOutcome::Missing => self.missing(head).await,
+                    PageOutcome::Retry(reason) => self.useless(reason, &giver).await,
+                    PageOutcome::Missing => self.missing(head, &giver).await,
                     PageOutcome::Reorganised => {}
                 }
             }
@@ -331,16 +338,15 @@ impl PageReader {
         self.gap.note_page(giver.endpoint(), stored);
         let confirmed = self.confirm(&batch, giver).await;
         // The ids of events that are not stored must not count as the last ones.
-        let is_marked = confirmed.is_some() && self.mark_bootstrapped(&mut batch).await;
+        let is_marked = confirmed.is_some() && self.mark_bootstrapped(&mut batch, giver).await;
         let (Some(is_confirmed), true) = (confirmed, is_marked) else {
             // The chain may be reorganised during the pause, so the page is requested again.
             self.walk.rewind(batch.from_block);
             return true;
         };
         self.pauses.reset();
-        self.is_moving = false;
-        // The endpoint's own head, while it does not serve the announced one, is not the chain's.
-        batch.is_at_head &= self.served.is_none();
+        self.leaving = None;
+        batch.is_at_head = batch.is_at_head && self.is_head_of_chain(Instant::now());
         if self.served.is_none() {
             self.lag.note_going_on();
         }
@@ -358,7 +364,7 @@ impl PageReader {
             Confirmation::Unanswered => Some(false),
             Confirmation::Refuted(_) => {
                 // Blocks without events that the endpoint gave before may belong to its branch.
-                self.is_moving = true;
+                self.leaving = Some(BTreeSet::from([giver.endpoint().to_owned()]));
                 sleep(self.pauses.next()).await;
                 None
             }
@@ -401,7 +407,7 @@ impl PageReader {
     /// A sequence id that does not follow the previous one means either that the provider omitted
     /// events or that a bootstrap call skipped ids on purpose. Every endpoint is asked which, because
     /// ids skipped on purpose are void for good. If they contradict each other, events are searched for first.
-    async fn mark_bootstrapped(&mut self, batch: &mut EventBatch) -> bool {
+    async fn mark_bootstrapped(&mut self, batch: &mut EventBatch, giver: &Chain) -> bool {
         let Some(selector) = self.settings.source.bootstrap_selector() else { return true };
         let (doubtful, last) = bootstrap::doubtful(&batch.events, self.last_sequence_id);
         if !doubtful.is_empty() {
@@ -409,7 +415,7 @@ impl PageReader {
                 bootstrap::find_all(&self.endpoints, &doubtful, self.settings.address, selector);
             let findings = match found.await {
                 Ok(findings) if findings.is_empty() => {
-                    self.useless("the transaction of an event is not known").await;
+                    self.useless("the transaction of an event is not known", giver).await;
                     return false;
                 }
                 Ok(findings) => findings,
@@ -439,8 +445,8 @@ impl PageReader {
         true
     }
 
-    /// Pauses after a useless response, and switches to another endpoint after several.
-    async fn useless(&mut self, reason: &str) {
+    /// Pauses after a useless response of the endpoint `giver`, and switches to another endpoint after several.
+    async fn useless(&mut self, reason: &str, giver: &Chain) {
         let is_endpoints_fault = self.pauses.taken() >= USELESS_MAX;
         if is_endpoints_fault {
             self.context.stuck(reason);
@@ -448,127 +454,10 @@ impl PageReader {
         sleep(self.pauses.next()).await;
         // This follows the pause, so that the next request goes to another endpoint even if
         // this endpoint's pause is short.
-        if is_endpoints_fault {
-            self.endpoints.distrust(reason);
+        if is_endpoints_fault && self.endpoints.has_other_than(giver) {
+            self.endpoints.distrust_asked(giver, reason);
+            self.pauses.reset(); // the next endpoint has as many attempts
         }
-    }
-
-    async fn compare(&mut self, numbers: Vec<u64>) {
-        let numbers = &numbers;
-        let headers =
-            self.endpoints.ask(|chain| async move { fetch::headers(&chain, numbers, None).await });
-        let headers = match headers.await {
-            Ok(headers) => headers,
-            Err(error) => {
-                self.context.stuck(&error.to_string());
-                return sleep(self.pauses.next()).await;
-            }
-        };
-        let fork = self.walk.fork(&headers);
-        if let Some(fork) = fork.filter(|_| !self.is_moving)
-            && self.refuses(&fork).await
-        {
-            return;
-        }
-        let is_anew = match fork {
-            Some(fork) => self.is_anew(&fork).await,
-            None => false,
-        };
-        let (unread, is_of_head) = (self.walk.unread(), self.walk.is_doubted_by_head());
-        let depth = self.walk.compared(&headers);
-        let is_left = (depth.is_some() || !is_of_head) && self.turns.note_turn(unread);
-        if is_left {
-            let reason = "the endpoint takes back the blocks that it has shown, again and again";
-            self.context.stuck(reason);
-            self.endpoints.distrust(reason);
-        }
-        match depth {
-            Some(_) => {
-                if is_anew {
-                    let strand = self.context.name;
-                    tracing::warn!(
-                        code = "chain_started_anew",
-                        strand,
-                        "the chain was started anew: all its blocks are read again"
-                    );
-                    self.walk.rewind(self.settings.first_block);
-                }
-                let from_block = self.walk.unread();
-                let depth = unread.saturating_sub(from_block);
-                tracing::warn!(
-                    code = "chain_reorganised",
-                    strand = self.context.name,
-                    depth,
-                    from_block,
-                    "the chain was reorganised: reading again"
-                );
-                self.context.status.reorganised(depth);
-                self.begin_pass();
-            }
-            // After a pause, the request might go to the same endpoint again.
-            None if is_left => {}
-            None => sleep(self.pauses.next()).await,
-        }
-    }
-
-    /// Refuses a reorganisation, after a pause, if an endpoint has a block that it replaces far below the head, or if
-    /// more endpoints that go on have one near the head than another block at its height. The endpoint in use would
-    /// otherwise have stored events taken back by itself. Returns true if it is refused.
-    async fn refuses(&mut self, fork: &Fork) -> bool {
-        let is_deep = fork.is_deep();
-        if !is_deep && self.endpoints.hosts() == 1 {
-            return false;
-        }
-        let votes = self.votes_on(fork).await;
-        let is_refused = if is_deep {
-            votes.values().any(|vote| vote.has_replaced)
-        } else {
-            self.fork_votes.refuse(fork.replaced, &votes, Instant::now())
-        };
-        if !is_refused {
-            return false;
-        }
-        // Near the head, other endpoints may come to the new blocks a moment later.
-        let is_left = is_deep || self.turns.note_turn(self.walk.unread());
-        if is_left {
-            let reason =
-                "endpoints contradict each other: one of them has replaced blocks that others have";
-            self.context.stuck(reason);
-        }
-        sleep(self.pauses.next()).await;
-        if is_left {
-            self.endpoints.distrust("it is on another branch than other endpoints");
-        }
-        true
-    }
-
-    /// Returns the votes of the endpoints that have a replaced block or another one at its height, by host and port.
-    async fn votes_on(&self, fork: &Fork) -> BTreeMap<String, ForkVote> {
-        let (block, is_deep, endpoints) = (fork.replaced, fork.is_deep(), &self.endpoints);
-        let numbers = &[block.number];
-        let ask = |chain: Chain| async move {
-            let head = async {
-                // Far below the head, it does not decide.
-                let head = if is_deep { None } else { Some(fetch::head(&chain).await?) };
-                Ok::<_, RequestError>(head.map_or(0, |head| head.block.number))
-            };
-            let (headers, head) = tokio::try_join!(fetch::headers(&chain, numbers, None), head)?;
-            let vote =
-                |header: &BlockHeader| ForkVote { has_replaced: header.block == block, head };
-            Ok::<_, RequestError>(headers.first().map(vote))
-        };
-        let answers = if is_deep {
-            endpoints.each(ask).await
-        } else {
-            endpoints.each_in_time(VOTE_MAX, ask).await
-        };
-        let mut votes: BTreeMap<String, ForkVote> = BTreeMap::new();
-        for (host, answer) in endpoints.display_urls().zip(answers) {
-            if let Ok(Some(vote)) = answer {
-                votes.entry(host).or_default().add(vote);
-            }
-        }
-        votes
     }
 
     /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another branch
@@ -582,16 +471,16 @@ impl PageReader {
         status.read = self.walk.unread().checked_sub(1);
     }
 
-    /// Reads again because events after `block` are missing: first from there, then from twice as far back with each
-    /// further search for the same gap. The missing events may precede the stored position, if the provider omitted
-    /// them earlier and the sink could not notice.
-    fn search_gap(&mut self, block: Option<u64>) {
+    /// Reads again because events are missing: first from the last stored block on, then from twice as far back with
+    /// each further search for the same gap. The missing events may precede the stored position, if the provider
+    /// omitted them earlier and the sink could not notice.
+    fn search_gap(&mut self, FoundGap { after: block, giver }: FoundGap) {
         let last = self.walk.unread();
         let searches = self.gap.begin(block);
         let back = self.walk.page_blocks().saturating_mul(1 << searches.min(40)) - 1;
         let from = block.unwrap_or(last).saturating_sub(back).max(self.settings.first_block);
         self.walk.rewind(from);
         self.begin_pass();
-        self.endpoints.distrust("events are missing in its responses");
+        self.endpoints.distrust_named(&giver, "events are missing in its responses");
     }
 }

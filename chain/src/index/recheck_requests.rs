@@ -22,6 +22,10 @@ use crate::send::RequestError;
 /// The time limit for all logs of one recheck of one endpoint, or of one batch that a sink refuses. A guess: an
 /// endpoint that accepts only short ranges takes some seconds.
 pub(super) const LOGS_MAX: Duration = Duration::from_secs(30);
+/// The time limit for the receipts that decide a claim, and for those of a whole block, at one endpoint. They may take
+/// a hundred requests, and an endpoint that makes a claim up may answer each of them just in time: rechecks would fall
+/// behind without end. A guess: an honest endpoint shows the receipts of a full block one by one within it.
+const EVIDENCE_MAX: Duration = Duration::from_secs(60);
 /// The time for which an endpoint has to be silent before a recheck ends without it. A guess: failures that pass do so
 /// within seconds.
 const SILENT_MAX: Duration = Duration::from_secs(10);
@@ -113,16 +117,19 @@ pub(super) enum RecheckOutcome {
     Proven {
         /// The first such block.
         block: u64,
-        /// The index of the endpoint in use, if it still does not show them.
+        /// The indices of the endpoints that answer without them.
         lacking: BTreeSet<usize>,
     },
     /// A block has more events than were read.
     More {
         /// The first such block.
         block: u64,
-        /// The indices of the endpoint in use, if it still does not show them, and of the endpoints that deny
-        /// events that the block provably has.
+        /// The indices of the endpoints that answer without them, and of those that deny events that the block provably
+        /// has.
         lacking: BTreeSet<usize>,
+        /// True if an endpoint with another host or port than the one in use shows them, so that its branch counts. The
+        /// one in use may have shown them alone, while the others were silent.
+        is_of_others: bool,
     },
     /// An endpoint shows more events on another branch of the chain than others, or showed them
     /// earlier and does not answer now.
@@ -218,7 +225,6 @@ async fn compared(
     let read_from = shown.get(active).and_then(|logs| logs.as_ref().ok());
     let of_logs = |logs: &Vec<Log>| EventSet::shown(blocks, logs, source, address);
     let known = known.or_else(|| read_from.map(of_logs));
-    let is_active_heard = read_from.is_some();
     let Some(known) = known.filter(|_| shown.iter().any(Result::is_ok)) else {
         // It failed, or no endpoint is in use yet.
         return failure(shown).map_or(Ok(RecheckOutcome::Nothing), Err);
@@ -229,7 +235,8 @@ async fn compared(
         Some((place, claim))
     };
     let claims: Vec<_> = logs.iter().copied().enumerate().filter_map(claim_in).collect();
-    let judging = Judging { endpoints, settings, known: &known, active, logs: &logs };
+    let time_max = EVIDENCE_MAX;
+    let judging = Judging { endpoints, settings, known: &known, active, logs: &logs, time_max };
     let (mut verdicts, mut lacking) = (Vec::with_capacity(claims.len()), BTreeSet::new());
     for (by, claim) in &claims {
         verdicts.push(judging.verdict(*by, claim, &mut lacking).await);
@@ -246,15 +253,14 @@ async fn compared(
     if !silent.is_empty() {
         return Ok(RecheckOutcome::Contradicted { block: *blocks.start(), claimants: silent });
     }
-    let in_use = |claimants: &BTreeSet<usize>| {
-        Some(active).filter(|active| is_active_heard && !claimants.contains(active))
-    };
     if let Some((block, claimants)) = of(ClaimVerdict::Confirmed) {
-        lacking.extend(in_use(&claimants));
-        return Ok(RecheckOutcome::More { block, lacking });
+        lacking.extend(heard_beside(&claimants, shown));
+        let hosts: Vec<_> = endpoints.display_urls().collect();
+        let is_of_others = claimants.iter().any(|place| hosts.get(*place) != hosts.get(active));
+        return Ok(RecheckOutcome::More { block, lacking, is_of_others });
     }
     if let Some((block, claimants)) = of(ClaimVerdict::Proven) {
-        let lacking = in_use(&claimants).into_iter().collect();
+        let lacking = heard_beside(&claimants, shown);
         return Ok(RecheckOutcome::Proven { block, lacking });
     }
     let open = of(ClaimVerdict::Open);
@@ -262,6 +268,17 @@ async fn compared(
         block,
         claimants,
     }))
+}
+
+/// Returns the indices of the endpoints that answered and are not among the `claimants`. The events are read again from
+/// an endpoint that shows them. It would not be enough to leave the one that answered last: the one that leaves the
+/// events out may fail at other requests, so that another one has answered last.
+fn heard_beside(
+    claimants: &BTreeSet<usize>,
+    shown: &[Result<Vec<Log>, RequestError>],
+) -> BTreeSet<usize> {
+    let heard = shown.iter().enumerate().filter(|(_, logs)| logs.is_ok());
+    heard.map(|(place, _)| place).filter(|place| !claimants.contains(place)).collect()
 }
 
 /// Returns the error of an endpoint that did not answer. A refusal tells the operator more than silence does.
@@ -279,6 +296,8 @@ struct Judging<'a> {
     active: usize,
     /// The logs of each endpoint in this recheck; `None` for one that did not answer.
     logs: &'a [Option<&'a [Log]>],
+    /// The time limit for the receipts of a claim, and for a proof, at one endpoint.
+    time_max: Duration,
 }
 
 impl Judging<'_> {
@@ -290,9 +309,9 @@ impl Judging<'_> {
         claim: &Claim,
         denying: &mut BTreeSet<usize>,
     ) -> ClaimVerdict {
-        let receipts = self
-            .endpoints
-            .each(|chain| async move { receipts::receipts_of_claim(&chain, claim).await });
+        let receipts = self.endpoints.each_in_whole_time(self.time_max, |chain| async move {
+            receipts::receipts_of_claim(&chain, claim).await
+        });
         let receipts: Vec<_> = receipts.await.into_iter().map(Result::ok).collect();
         let hosts: Vec<_> = self.endpoints.display_urls().collect();
         let verdict = match claim.judge(by, self.active, &hosts, &receipts) {
@@ -370,8 +389,9 @@ impl Judging<'_> {
         claim: &Claim,
         receipts: &[Option<ReceiptAnswer>],
     ) -> Option<ClaimVerdict> {
-        let proofs =
-            self.endpoints.each(|chain| async move { receipts::proof(&chain, claim.block).await });
+        let proofs = self.endpoints.each_in_whole_time(self.time_max, |chain| async move {
+            receipts::proof(&chain, claim.block).await
+        });
         let (shown, there) = tokio::join!(proofs, self.blocks_there(claim, receipts));
         let (active, logs) = (self.active, self.logs);
         let hosts: Vec<_> = self.endpoints.display_urls().collect();
@@ -403,9 +423,88 @@ fn chain_of_most(
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::B256;
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use alloy::primitives::{Address, B256};
+    use http_body_util::{BodyExt as _, Full};
+    use hyper::body::{Bytes, Incoming};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use serde_json::{Value, json};
+    use tokio::net::TcpListener;
 
     use super::*;
+    use crate::index::event::EventSource;
+    use crate::send::Chain;
+
+    const SLOW: Duration = Duration::from_millis(100);
+
+    /// Starts an endpoint that answers each batch after [`SLOW`] with nothing, and counts the batches. Returns its URL.
+    async fn slow(batches: Arc<AtomicUsize>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = move |request: Request<Incoming>| {
+            let batches = batches.clone();
+            async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let said = |asked: &Value, result: Value| json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
+                let asked: Value = serde_json::from_slice(&body).unwrap();
+                let answer: Value = match asked {
+                    Value::Array(asked) => {
+                        batches.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(SLOW).await;
+                        asked.iter().map(|one| said(one, Value::Null)).collect()
+                    }
+                    one => said(&one, json!("0x1")),
+                };
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(answer.to_string()))))
+            }
+        };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = service_fn(answer.clone());
+                let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(served);
+            }
+        });
+        url
+    }
+
+    /// An endpoint makes events up, and answers each question about them just before the time limit of a request.
+    #[tokio::test]
+    async fn an_endpoint_that_answers_slowly_about_its_own_claim_holds_up_no_recheck() {
+        let batches = Arc::new(AtomicUsize::new(0));
+        let endpoints = Endpoints::new("app", &[slow(batches.clone()).await], 1).unwrap();
+        let newest = |chain: Chain| async move { chain.newest_block().await };
+        assert_eq!(endpoints.ask(newest).await.unwrap(), 1, "it is connected");
+        let (source, address) = (EventSource::PayerRegistry, Address::ZERO);
+        let settings =
+            WalkSettings { source, address, first_block: 0, page_blocks: 10, confirmations: 0 };
+        let log = |number: u64| Log {
+            log_index: Some(number),
+            transaction_hash: Some(B256::left_padding_from(&number.to_be_bytes())),
+            ..Log::default()
+        };
+        let block = BlockRef { number: 9, hash: B256::repeat_byte(9) };
+        // Four batches, which take longer than the limit.
+        let claim = Claim { block, logs: (0..200).map(log).collect() };
+        let (known, time_max) = (&EventSet::default(), 2 * SLOW);
+        let (endpoints, settings) = (&endpoints, &settings);
+        let judging = Judging { endpoints, settings, known, active: 0, logs: &[None], time_max };
+        judging.verdict(0, &claim, &mut BTreeSet::new()).await;
+        let asked = batches.load(Ordering::Relaxed);
+        assert!((1..4).contains(&asked), "{asked} batches");
+    }
+
+    /// The endpoint that leaves the event out fails at all other requests.
+    #[test]
+    fn events_are_read_again_from_an_endpoint_that_shows_them_whichever_answered_last() {
+        let shown = [Ok(Vec::new()), Ok(vec![Log::default()]), silent(), Ok(Vec::new())];
+        assert_eq!(heard_beside(&BTreeSet::from([1]), &shown), BTreeSet::from([0, 3]));
+    }
 
     #[test]
     fn a_branch_counts_if_more_than_half_of_all_endpoints_state_it() {

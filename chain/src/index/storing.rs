@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::confirming::events_of;
-use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext, blocking};
+use super::context::{FoundGap, NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext, blocking};
 use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
 use super::recheck_requests::LOGS_MAX;
@@ -23,8 +23,8 @@ use crate::endpoints::Endpoints;
 /// Stores batches in order, and retries each until the sink accepts it.
 pub(super) struct BatchWriter {
     context: ReaderContext,
-    /// The channel that passes the block after which events are missing to the requesting half.
-    gaps: mpsc::Sender<Option<u64>>,
+    /// The channel that passes gaps to the requesting half.
+    gaps: mpsc::Sender<FoundGap>,
     /// The pass of the last received batch, and the first block of the next batch of this pass.
     expected: Option<(u64, u64)>,
     /// The first block that is not rechecked, as the sink has noted it.
@@ -44,7 +44,7 @@ impl BatchWriter {
         context: ReaderContext,
         endpoints: Endpoints,
         settings: &WalkSettings,
-        gaps: mpsc::Sender<Option<u64>>,
+        gaps: mpsc::Sender<FoundGap>,
     ) -> Self {
         Self {
             context,
@@ -70,12 +70,12 @@ impl BatchWriter {
             };
             let Some(numbered) = received else { return };
             self.check_contiguous(&numbered);
-            let NumberedBatch { batch, first_block, pass, is_confirmed } = numbered;
+            let NumberedBatch { batch, first_block, pass, is_confirmed, giver } = numbered;
             if pass != self.context.pass() {
                 continue;
             }
             self.note_recheck_from(first_block).await;
-            if !self.store(Arc::new(batch), is_confirmed, &mut stop).await {
+            if !self.store(Arc::new(batch), is_confirmed, &giver, &mut stop).await {
                 return;
             }
         }
@@ -106,11 +106,12 @@ impl BatchWriter {
         self.noted = noted.is_ok().then_some(recheck_from);
     }
 
-    /// Stores one batch. Returns false if nothing more is to be stored.
+    /// Stores one batch, which the endpoint `giver` gave. Returns false if nothing more is to be stored.
     async fn store(
         &mut self,
         batch: Arc<EventBatch>,
         is_confirmed: bool,
+        giver: &str,
         stop: &mut watch::Receiver<()>,
     ) -> bool {
         let mut pauses = Pauses::new(RETRY_MIN, RETRY_MAX);
@@ -135,9 +136,10 @@ impl BatchWriter {
                         context.is_refused.store(true, Ordering::Release);
                         context.stuck(&format!("{doubt}, and one of them: {reason}"));
                         if !is_confirmed {
-                            self.endpoints.distrust("not all endpoints show its events");
+                            let reason = "not all endpoints show its events";
+                            self.endpoints.distrust_named(giver, reason);
                         }
-                        self.read_again().await;
+                        self.read_again(giver).await;
                         tokio::select! {
                             () = sleep(self.contradictions.next()) => return true,
                             _ = stop.changed() => return false,
@@ -157,7 +159,7 @@ impl BatchWriter {
                     context.is_refused.store(true, Ordering::Release);
                     context.stuck(&reason);
                     context.status.lock().counts.gaps += 1;
-                    self.read_again().await;
+                    self.read_again(giver).await;
                     return true;
                 }
                 Err(SinkError::Retry(reason)) => {
@@ -173,13 +175,13 @@ impl BatchWriter {
         }
     }
 
-    /// Requests that the blocks after the stored ones are read again.
-    async fn read_again(&self) {
+    /// Requests that the blocks after the stored ones are read again, and not from the endpoint `giver` at first.
+    async fn read_again(&self, giver: &str) {
         // Batches that are under way follow the one that was not stored, so they must not be stored either.
         self.context.begin_pass();
         let after = self.context.status.lock().stored.map(|block| block.number);
         // An error means that the requesting half has been stopped.
-        let _ = self.gaps.send(after).await;
+        let _ = self.gaps.send(FoundGap { after, giver: giver.to_owned() }).await;
     }
 
     /// Asks every endpoint for the blocks of a batch that contradicts the stored events, in parts if it accepts only

@@ -27,6 +27,8 @@ pub(crate) struct Faults {
     pub(crate) pruned_below: Option<u64>,
     /// Refuses every request but that for its chain id.
     pub(crate) useless: bool,
+    /// Refuses requests for its newest block.
+    pub(crate) headless: bool,
     /// Omits transactions although it has their logs.
     pub(crate) unindexed: bool,
     /// The number of newest blocks that it lacks.
@@ -122,6 +124,7 @@ impl Faults {
         range_max: None,
         pruned_below: None,
         useless: false,
+        headless: false,
         unindexed: false,
         behind: 0,
         resyncing: None,

@@ -285,6 +285,9 @@ impl ProxyState {
             _ if faults.useless && method != "eth_chainId" => {
                 *answer = refusal(asked, -32603, "no upstream is available");
             }
+            "eth_getBlockByNumber" if faults.headless && asked["params"][0] == "latest" => {
+                *answer = refusal(asked, -32603, "no upstream is available");
+            }
             "eth_getTransactionByHash" if faults.unindexed => answer["result"] = Value::Null,
             "eth_sendRawTransaction" if faults.says_used => {
                 *answer = refusal(asked, -32000, "nonce too low");

@@ -292,7 +292,7 @@ pub(crate) struct MisbehaviorShowArgs {
     /// API of the node that keeps the report: `host:port`, `http://…` or `https://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: String,
-    /// Time of the report at the node, unix nanoseconds.
+    /// Time of the report at the node, unix nanoseconds: `server_time_ns` of `hawser --json audit report URL`.
     #[arg(value_name = "SERVER_TIME_NS")]
     pub(crate) server_time_ns: u64,
     /// The source of the keys.

@@ -16,7 +16,7 @@ use hawser_node::settings::{
 use serde_json::{Value, json};
 
 use super::checks;
-use crate::args::ConfigCommand;
+use crate::args::{ConfigCheckArgs, ConfigCheckGatewayArgs, ConfigCommand};
 use crate::output;
 
 /// Runs the command.
@@ -25,40 +25,34 @@ use crate::output;
 /// When a node or gateway could not start with these settings.
 pub(super) async fn run(command: ConfigCommand, as_json: bool) -> Result<(), RunError> {
     match command {
-        ConfigCommand::Check(args) => check(&args.node.sources(), args.dial, as_json).await,
-        ConfigCommand::CheckGateway(args) => {
-            check_gateway(&args.gateway.sources(), args.dial, as_json).await
-        }
+        ConfigCommand::Check(args) => check(args, as_json).await,
+        ConfigCommand::CheckGateway(args) => check_gateway(args, as_json).await,
         ConfigCommand::Print(args) => print(&args.sources(), as_json).await,
     }
 }
 
 /// Makes each check of a start that needs no network. Opens no database, and no socket unless the chains are to be
 /// asked.
-async fn check(sources: &SettingSources, dial: bool, as_json: bool) -> Result<(), RunError> {
-    let config = NodeServiceSettings::read(sources).map_err(RunError::usage)?;
+async fn check(args: ConfigCheckArgs, as_json: bool) -> Result<(), RunError> {
+    let config = NodeServiceSettings::read(&args.node.sources()).map_err(RunError::usage)?;
     let mut errors = errors_of_files(&config);
     errors.extend(doctor::check_contracts(&config).await.err().map(|error| error.text));
     if !errors.is_empty() {
         return Err(RunError::usage(errors.join("\n")));
     }
     // Endpoints are asked only with settings that are whole.
-    let checks = if dial { Some(doctor::examine_chains(&config).await) } else { None };
+    let checks = if args.dial { Some(doctor::examine_chains(&config).await) } else { None };
     tell("node", &config.notes, checks.as_deref(), as_json)
 }
 
 /// Makes the checks of a gateway's start, as those of a node's.
-async fn check_gateway(
-    sources: &SettingSources,
-    dial: bool,
-    as_json: bool,
-) -> Result<(), RunError> {
-    let config = GatewayServiceSettings::read(sources).map_err(RunError::usage)?;
+async fn check_gateway(args: ConfigCheckGatewayArgs, as_json: bool) -> Result<(), RunError> {
+    let config = GatewayServiceSettings::read(&args.gateway.sources()).map_err(RunError::usage)?;
     let errors = gateway::check_settings(&config).await;
     if !errors.is_empty() {
         return Err(RunError::usage(errors.join("\n")));
     }
-    let checks = if dial { Some(gateway::examine(&config).await) } else { None };
+    let checks = if args.dial { Some(gateway::examine(&config).await) } else { None };
     tell("gateway", &config.notes, checks.as_deref(), as_json)
 }
 

@@ -1,6 +1,6 @@
 //! The pages of evidence that the operators' port of a node shows.
 
-use hawser_audit::file::FILE_LEN_BYTES_MAX;
+use hawser_audit::evidence_file::FILE_LEN_BYTES_MAX;
 use hawser_node::error::RunError;
 use hawser_proto::Bytes;
 use hawser_rules::misbehavior::{TreeEvidence, TreeFault};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hawser_audit::Judged;
-use hawser_audit::file::{FILE_LEN_BYTES_MAX, FiledReport};
+use hawser_audit::evidence_file::{FILE_LEN_BYTES_MAX, FiledReport};
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;

@@ -22,7 +22,9 @@ pub(super) fn run(args: &ScrubArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let (bytes_per_s, repair) = (u64::from(args.rate) << 20, args.repair);
     let request = AdminRequest::Scrub { bytes_per_s, repair };
+    let mut is_stopped = false;
     let done = backups::node_or("scrub", &data_dir, &request, |bar| {
+        is_stopped = true;
         if repair {
             return Err(RunError::not_found(format!(
                 "no node runs on {}, and only a running one has peers: start it, then repeat the command",
@@ -56,12 +58,21 @@ pub(super) fn run(args: &ScrubArgs, as_json: bool) -> Result<(), RunError> {
     }
     let left = list(&done, if repair { "left" } else { "damages" }).len() as u64;
     let left = left + number(&done, "further").unwrap_or_default();
+    Err(RunError::failed(advice(left, repair, is_stopped)))
+}
+
+/// Returns the error for damaged parts, with the step to take. Only a running node has peers that can supply them.
+fn advice(left: u64, repair: bool, is_stopped: bool) -> String {
     let left = output::count(left, "damaged part");
-    Err(RunError::failed(if repair {
-        format!("{left} could not be repaired: follow docs/runbooks/disk.md")
-    } else {
-        format!("{left}: repeat the command with --repair, and follow docs/runbooks/disk.md")
-    }))
+    match (repair, is_stopped) {
+        (true, _) => format!("{left} could not be repaired: follow docs/runbooks/disk.md"),
+        (false, true) => format!(
+            "{left}: start the node, repeat the command with --repair, and follow docs/runbooks/disk.md"
+        ),
+        (false, false) => {
+            format!("{left}: repeat the command with --repair, and follow docs/runbooks/disk.md")
+        }
+    }
 }
 
 /// Prints the outcome for people.
@@ -107,4 +118,17 @@ fn number(of: &Value, name: &str) -> Option<u64> {
 
 fn list<'a>(of: &'a Value, name: &str) -> &'a [Value] {
     of.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The command with --repair is refused there, which is one step more for an operator under pressure.
+    #[test]
+    fn a_stopped_node_is_to_be_started_before_the_repair() {
+        assert!(advice(1, false, true).starts_with("1 damaged part: start the node, repeat"));
+        assert!(advice(2, false, false).starts_with("2 damaged parts: repeat the command"));
+        assert!(advice(2, true, false).starts_with("2 damaged parts could not be repaired"));
+    }
 }

@@ -114,42 +114,141 @@ fn print(name: &str, status: &Value) {
         text("version"),
         status["uptime_s"],
     ));
-    for reason in rows(status, "reasons") {
-        output::line(format_args!("  {}", reason.as_str().unwrap_or_default()));
+    if let Some(readiness) = readiness(status) {
+        output::line(format_args!("  {readiness}"));
+    }
+    for reason in rows(status, "reasons").filter_map(Value::as_str) {
+        output::line(format_args!("  {reason}"));
+        if let Some(remedy) = remedy_of(status, reason) {
+            output::line(format_args!("    do: {remedy}"));
+        }
     }
     for strand in rows(status, "originators") {
-        let source = strand["source_node_id"].as_u64();
-        let source = source.map(|node| format!(" from node {node}")).unwrap_or_default();
-        output::line(format_args!(
-            "  originator {}: {} of {}{source}",
-            strand["originator_id"], strand["position"], strand["network_position"]
-        ));
+        output::line(format_args!("  {}", line_of_strand(strand)));
         declared_void(strand).for_each(|line| output::line(format_args!("    {line}")));
     }
     for peer in rows(status, "peers") {
         output::line(format_args!("  {}", line_of_peer(peer)));
     }
-    if let Some(days) = status["disk"]["days_left"].as_f64() {
-        output::line(format_args!("  disk: full in {days:.1} days at the rate of the last day"));
+    for chain in rows(status, "chains") {
+        output::line(format_args!("  {}", line_of_chain(chain)));
+        parts_of_chain(chain).for_each(|line| output::line(format_args!("    {line}")));
     }
-    let now_s = now_unix_s();
-    let lines = accounts(status, now_s).chain(payer_reports(status)).chain(backups(status));
-    lines.chain(misbehavior(status)).for_each(|line| output::line(format_args!("  {line}")));
+    let (now_s, disk) = (now_unix_s(), disk(status).into_iter());
+    let lines = disk.chain(accounts(status, now_s)).chain(payer_reports(status));
+    lines
+        .chain(backups(status))
+        .chain(misbehavior(status))
+        .for_each(|line| output::line(format_args!("  {line}")));
+}
+
+/// Returns the line about what the node is ready for. A node that does not publish may still serve readers.
+fn readiness(status: &Value) -> Option<&'static str> {
+    let ready = status.get("ready")?;
+    Some(match (ready["read"] == true, ready["publish"] == true) {
+        (true, true) => "ready to read and to publish",
+        (true, false) => "ready to read, and not to publish",
+        (false, _) => "ready neither to read nor to publish",
+    })
+}
+
+/// Returns the step to take for a reason of the verdict, if the reason is a condition that is not met.
+fn remedy_of<'a>(status: &'a Value, reason: &str) -> Option<&'a str> {
+    let (name, _) = reason.split_once(": ")?;
+    let is_meant = |it: &&Value| it["met"] == false && it["name"].as_str() == Some(name);
+    let condition = rows(status, "conditions").find(is_meant)?;
+    condition["remedy"].as_str()
+}
+
+/// Returns the line of a strand. Places that are declared void do not count as behind.
+fn line_of_strand(strand: &Value) -> String {
+    let source = strand["source_node_id"].as_u64();
+    let source = source.map(|node| format!(" from node {node}")).unwrap_or_default();
+    let behind = strand["lag_envelopes"].as_u64().filter(|behind| *behind > 0);
+    let behind = behind.map(|behind| {
+        let lag_s = strand["lag_s"].as_f64().unwrap_or_default();
+        format!(", {} behind for {lag_s:.0} s", output::count(behind, "envelope"))
+    });
+    let signed = Some(&strand["checkpoint"]).filter(|it| it.is_object()).map(|it| {
+        let (size, by, of) = (&it["size"], &it["cosigned_by"], &it["cosigners"]);
+        format!("; signed to {size}, cosigned by {by} of {of}")
+    });
+    let rest = [behind, signed].into_iter().flatten().collect::<String>();
+    let (position, of) = (&strand["position"], &strand["network_position"]);
+    format!("originator {}: {position} of {of}{source}{rest}", strand["originator_id"])
 }
 
 /// Returns the line of a peer. Its address is what its owner has registered, and errors may quote it.
 fn line_of_peer(peer: &Value) -> String {
     let address = output::plain(peer["address"].as_str().unwrap_or_default());
     let state = if peer["connected"] == true { "connected" } else { "not connected" };
+    let transport = peer["transport"].as_str().map(|it| format!(" over {it}"));
+    let refused = peer["refused"].as_u64().filter(|refused| *refused > 0);
+    let refused = refused.map(|it| format!(", {} refused", output::count(it, "session")));
     let error = peer["last_error"].as_str().map(|it| format!(": {}", output::plain(it)));
-    let error = error.unwrap_or_default();
-    format!("peer {} at {address}: {state}{error}", peer["node_id"])
+    let rest = [transport, refused, error].into_iter().flatten().collect::<String>();
+    format!("peer {} at {address}: {state}{rest}", peer["node_id"])
+}
+
+/// Returns the line of a chain: its head as endpoints have last reported it.
+fn line_of_chain(chain: &Value) -> String {
+    let name = chain["name"].as_str().unwrap_or("?");
+    let Some(head) = chain["head"].as_u64() else {
+        return format!("{name} chain: no block is known yet");
+    };
+    let unseen = chain["unseen_s"].as_f64().map(|it| format!(", {it:.0} s ago"));
+    let how = if chain["pushed"] == true { "over a WebSocket" } else { "by polling" };
+    format!("{name} chain: block {head}{}, {how}", unseen.unwrap_or_default())
+}
+
+/// Returns a line for each endpoint and contract of a chain, and for each list whose last reading failed. The operator
+/// of an endpoint chooses the texts of its faults.
+fn parts_of_chain(chain: &Value) -> impl Iterator<Item = String> {
+    let fault = |of: &Value| of["fault"].as_str().map(|it| format!(": {}", output::plain(it)));
+    let endpoints = rows(chain, "endpoints").map(move |it| {
+        let endpoint = output::plain(it["endpoint"].as_str().unwrap_or("?"));
+        let active = if it["active"] == true { ", in use" } else { "" };
+        format!("endpoint {endpoint}{active}{}", fault(it).unwrap_or_default())
+    });
+    let lists = rows(chain, "lists").filter_map(move |it| {
+        let age = it["age_s"].as_f64().unwrap_or_default();
+        let name = it["name"].as_str().unwrap_or("?");
+        Some(format!("{name}, read {age:.0} s ago{}", fault(it)?))
+    });
+    endpoints.chain(lists).chain(rows(chain, "contracts").map(line_of_contract))
+}
+
+/// Returns the line of a contract whose events are read.
+fn line_of_contract(contract: &Value) -> String {
+    let text = |field: &str| contract[field].as_str();
+    let strand = contract["originator_id"].as_u64().map(|id| format!(" (originator {id})"));
+    let read = contract["read_block"].as_u64().map(|block| format!(", read to block {block}"));
+    let behind = contract["lag_blocks"].as_u64().filter(|blocks| *blocks > 0);
+    let behind = behind.map(|blocks| format!(", {} behind", output::count(blocks, "block")));
+    let paused = (contract["paused"] == true).then(|| ", paused".to_owned());
+    let reason = text("reason").map(|it| format!(": {}", output::plain(it)));
+    let rest = [read, behind, paused, reason].into_iter().flatten().collect::<String>();
+    let (address, state) = (text("contract").unwrap_or("?"), text("state").unwrap_or("?"));
+    format!("contract {address}{}: {state}{rest}", strand.unwrap_or_default())
 }
 
 /// Returns a line for each range of places that the node of a strand has declared void.
 fn declared_void(strand: &Value) -> impl Iterator<Item = String> {
     rows(strand, "declared_void")
         .map(|range| format!("places {} to {}: declared void", range["from"], range["through"]))
+}
+
+/// Returns the line about the disk.
+fn disk(status: &Value) -> Option<String> {
+    let disk = status.get("disk")?;
+    let size = |field: &str| disk[field].as_u64().map(output::size);
+    let log = size("log_bytes")?;
+    let free = size("free_bytes").zip(size("total_bytes"));
+    let free = free.map(|(free, total)| format!(", {free} of {total} free"));
+    let full = disk["days_left"].as_f64();
+    let full = full.map(|days| format!(", full in {days:.1} days at the rate of the last day"));
+    let rest = [free, full].into_iter().flatten().collect::<String>();
+    Some(format!("disk: the database takes {log}{rest}"))
 }
 
 /// Returns a line for each account of the node on a chain.
@@ -313,6 +412,62 @@ mod tests {
         }
         let fine = json!({ "node_id": 7, "address": "a", "connected": true, "last_error": null });
         assert_eq!(line_of_peer(&fine), "peer 7 at a: connected");
+        let fine = json!({ "node_id": 7, "address": "a", "connected": true, "transport": "quic", "refused": 2 });
+        assert_eq!(line_of_peer(&fine), "peer 7 at a: connected over quic, 2 sessions refused");
+    }
+
+    /// Runbooks send the operator to these lines while a chain, a strand or the node itself is at fault.
+    #[test]
+    fn readiness_steps_lags_and_chains_are_told_in_lines() {
+        let ready = |read: bool, publish: bool| {
+            readiness(&json!({ "ready": { "start": true, "read": read, "publish": publish } }))
+                .unwrap()
+        };
+        assert_eq!(ready(true, true), "ready to read and to publish");
+        assert_eq!(ready(true, false), "ready to read, and not to publish");
+        assert_eq!(ready(false, false), "ready neither to read nor to publish");
+        let status = json!({ "conditions": [
+            { "name": "clock", "met": true, "remedy": null },
+            { "name": "own_strand", "met": false, "remedy": "wait for peers" } ] });
+        let remedy = |reason| remedy_of(&status, reason);
+        assert_eq!(remedy("own_strand: it was restored: now"), Some("wait for peers"));
+        assert_eq!(remedy("clock: it is ahead"), None);
+        assert_eq!(remedy("peer 200: no connection"), None);
+        let strand = json!({ "originator_id": 200, "position": 7, "network_position": 9, "source_node_id": 300,
+            "lag_envelopes": 1, "lag_s": 2.25 });
+        let wanted = "originator 200: 7 of 9 from node 300, 1 envelope behind for 2 s";
+        assert_eq!(line_of_strand(&strand), wanted);
+        let strand = json!({ "originator_id": 100, "position": 7, "network_position": 7, "source_node_id": null,
+            "lag_envelopes": 0, "checkpoint": { "size": 6, "cosigned_by": 1, "cosigners": 2 } });
+        let wanted = "originator 100: 7 of 7; signed to 6, cosigned by 1 of 2";
+        assert_eq!(line_of_strand(&strand), wanted);
+        let status = json!({ "disk": {
+            "log_bytes": 1024, "free_bytes": 2048, "total_bytes": 4096, "days_left": 7.5 } });
+        let wanted = "disk: the database takes 1.00 KiB, 2.00 KiB of 4.00 KiB free, full in 7.5 days at the rate of the last day";
+        assert_eq!(disk(&status).unwrap(), wanted);
+        let chain = json!({ "name": "app", "head": 90, "unseen_s": 3.4, "pushed": true,
+            "endpoints": [
+                { "endpoint": "https://a", "active": true, "fault": null },
+                { "endpoint": "https://b", "active": false, "fault": "no\nanswer" } ],
+            "lists": [
+                { "name": "node_registry", "age_s": 5.0, "failures": 0, "fault": null },
+                { "name": "rate_registry", "age_s": 500.2, "failures": 3, "fault": "too slow" } ],
+            "contracts": [
+                { "contract": "0xab", "originator_id": 0, "state": "at_head", "reason": null, "read_block": 90,
+                  "paused": false, "lag_blocks": 0 },
+                { "contract": "0xcd", "originator_id": 1, "state": "halted", "reason": "other events",
+                  "read_block": 70, "paused": true, "lag_blocks": 20 } ] });
+        assert_eq!(line_of_chain(&chain), "app chain: block 90, 3 s ago, over a WebSocket");
+        let wanted = [
+            "endpoint https://a, in use",
+            "endpoint https://b: no answer",
+            "rate_registry, read 500 s ago: too slow",
+            "contract 0xab (originator 0): at_head, read to block 90",
+            "contract 0xcd (originator 1): halted, read to block 70, 20 blocks behind, paused: other events",
+        ];
+        assert_eq!(parts_of_chain(&chain).collect::<Vec<_>>(), wanted);
+        let unread = json!({ "name": "app", "head": null });
+        assert_eq!(line_of_chain(&unread), "app chain: no block is known yet");
     }
 
     #[test]
@@ -353,6 +508,8 @@ mod tests {
     #[test]
     fn a_node_of_an_older_version_has_fewer_lines() {
         let old = json!({ "misbehavior": {} });
+        assert_eq!((readiness(&old), remedy_of(&old, "clock: ahead")), (None, None));
+        assert_eq!((parts_of_chain(&old).count(), disk(&old)), (0, None));
         assert_eq!(accounts(&old, 0).count(), 0);
         assert_eq!(declared_void(&old).count(), 0);
         assert_eq!((payer_reports(&old), backups(&old), misbehavior(&old)), (None, None, None));

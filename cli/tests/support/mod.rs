@@ -7,9 +7,9 @@ pub mod fake_node;
 pub mod log_folder;
 #[path = "../../../tests/src/harness/ports.rs"]
 mod ports;
+#[path = "../../../tests/src/harness/recorded_session.rs"]
+mod recorded_session;
 pub mod runbooks;
-#[path = "../../../tests/src/harness/session.rs"]
-mod session;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,8 @@ pub const VECTORS: &str =
 /// Returns a file with the envelopes of the recorded session as nodes accept them at any time.
 pub fn session_file() -> &'static str {
     static FILE: LazyLock<String> = LazyLock::new(|| {
-        let lines = session::without_key_packages(&std::fs::read_to_string(VECTORS).unwrap());
+        let lines =
+            recorded_session::without_key_packages(&std::fs::read_to_string(VECTORS).unwrap());
         let file = format!("{}/session.jsonl", env!("CARGO_TARGET_TMPDIR"));
         // Renamed, because other processes of tests read and write the same file.
         let written = format!("{file}.{}", std::process::id());

@@ -23,7 +23,7 @@ const CONTENT_TYPES: [&str; 4] = [
     "application/connect+json",
 ];
 /// `{}` in gzip.
-const PACKED: &[u8] =
+const GZIPPED: &[u8] =
     &[31, 139, 8, 0, 0, 0, 0, 0, 2, 255, 171, 174, 5, 0, 67, 191, 166, 163, 2, 0, 0, 0];
 
 /// The parts of an input: a byte for the content type, one with the length of the headers' values, the values, one on
@@ -41,9 +41,9 @@ fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
 fn seeds() -> Vec<Vec<u8>> {
     let by_hand = [
         input(1, "1\n250\nidentity\n", b"{}"),
-        input(1, "1\n9999999999\ngzip\n", PACKED),
+        input(1, "1\n9999999999\ngzip\n", GZIPPED),
         input(3, "1\n0\n\ngzip", &framed(0, br#"{"filters":[{"topic":"AQI="}]}"#)),
-        input(3, "1\n\n\ngzip", &framed(1, PACKED)),
+        input(3, "1\n\n\ngzip", &framed(1, GZIPPED)),
         input(2, "\n1\n\nidentity", &framed(0, &[10, 0])),
     ];
     run(&by_hand[1]); // makes what a process has once; its memory is no input's
@@ -89,7 +89,7 @@ fn run(input: &[u8]) {
             matches!(unit, "m" | "S") && digits.parse::<u32>().is_ok_and(|it| it < 100_000_000)
         );
     }
-    assert!(!(is_json && request.is_packed), "JSON comes out decompressed");
+    assert!(!(is_json && request.is_compressed), "JSON comes out decompressed");
     let len_bytes_max = if is_json { JSON_LEN_BYTES_MAX } else { MESSAGE_LEN_BYTES_MAX };
     assert!(request.message.len() <= len_bytes_max);
     if kind == 2 {

@@ -1,7 +1,7 @@
 //! Fuzz target: evidence files, which `hawser audit report` reads from any host.
 
 use bytes::Bytes;
-use hawser_audit::file::FiledReport;
+use hawser_audit::evidence_file::FiledReport;
 use hawser_audit::{EvidenceFile, KnownKeys};
 use hawser_proto::{Address, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::{

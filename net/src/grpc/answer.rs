@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 
 use super::call_error::PeerCallError;
 use super::message_reader::{LONG_BYTES, MessageReader, ReadStep};
-use crate::arrival::ArrivedBytes;
+use crate::arrived_bytes::ArrivedBytes;
 use crate::counters::PeerError;
 
 /// Largest message: the network's limit of 25 MiB, with room for the message around the envelopes. Specified in

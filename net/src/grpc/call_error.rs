@@ -6,7 +6,7 @@ use hawser_proto::{one_line, with_causes};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use crate::arrival::ArrivedBytes;
+use crate::arrived_bytes::ArrivedBytes;
 use crate::control::SessionError;
 use crate::counters::PeerError;
 

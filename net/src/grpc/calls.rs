@@ -19,8 +19,8 @@ use super::client::{BUSY_PAUSE, EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
 use super::page_limit::{PAGE_ENVELOPES, PageLimit};
 use super::range_gaps::RangeGaps;
-use super::silence::WantAnswer;
-use crate::arrival::ArrivedBytes;
+use super::want_silence::WantAnswer;
+use crate::arrived_bytes::ArrivedBytes;
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError, SubscribeRpc};
 

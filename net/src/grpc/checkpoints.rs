@@ -30,8 +30,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// a peer over QUIC is waited for.
 const OWN_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Asks for the statements about void places of the strand `own`, which is that of this node. They come from another of
-/// its folders. There are none if the peer does not answer in time, or keeps none.
+/// Asks for the statements about void places of this node's own strand, `own`. This node has made them with another
+/// folder. Returns none if the peer does not answer in time, or keeps none.
 ///
 /// # Errors
 /// When the answer has another form.

@@ -34,7 +34,7 @@ use super::frame_meter::FrameFlood;
 use super::messages::{read, read_frame, read_list};
 use super::plain_text::{is_tls, may_get_token};
 use super::token::PeerTokens;
-use crate::arrival::ArrivedBytes;
+use crate::arrived_bytes::ArrivedBytes;
 use crate::counters::PeerError;
 
 /// Longest wait for a connection, TLS included, and for the answer to a call. Guessed: several round trips
@@ -247,7 +247,7 @@ impl PeerClient {
     }
 
     /// Asks for a page as [`query`](Self::query) does, and for shorter ones after errors and pages above the limit of a
-    /// message. `limit` becomes that of the last one. Returns `None` if the peer refuses the shortest one, too.
+    /// message. Sets `limit` to the limit of the last page. Returns `None` if the peer refuses the shortest one, too.
     ///
     /// # Errors
     /// When the peer breaks a rule of the protocol.
@@ -382,12 +382,12 @@ impl PeerClient {
         Ok(EnvelopeStream { answer, flood: self.flood.clone(), method })
     }
 
-    /// Returns the words with which the peer refuses the token of this node, while it is called without one.
+    /// Returns the text with which the peer has refused this node's token, while this node calls it without a token.
     pub(super) fn refused_token(&self) -> Option<String> {
         self.tokens.as_ref()?.refused()
     }
 
-    /// Makes a call, with the header `flag` set. Returns its answer, of which the headers have come.
+    /// Makes a call, with the header `flag` set. Returns its answer as soon as the headers have arrived.
     async fn call<Q: Message + 'static>(
         &self,
         path: &'static str,

@@ -18,7 +18,7 @@ use tonic::codegen::Service;
 use tonic::transport::Uri;
 
 use super::frame_meter::{FLOODED, FrameFlood, MeteredStream, PeerStream};
-use crate::arrival::ArrivedBytes;
+use crate::arrived_bytes::ArrivedBytes;
 
 /// The name of HTTP/2 over TLS. Specified: RFC 9113 §3.2.
 const HTTP2: &[u8] = b"h2";

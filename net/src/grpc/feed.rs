@@ -12,7 +12,7 @@ use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 
 use super::asked_peer::AskedPeer;
-use super::canonical::{self, CanonicalEnvelope};
+use super::canonical_envelope::{self, CanonicalEnvelope};
 use crate::counters::PeerError;
 use crate::events_left::EventsLeft;
 
@@ -200,7 +200,7 @@ impl WantFeed {
 
 /// Opens an envelope. Returns it with its id and its time; `None` if it has no canonical form.
 fn opened(envelope: Bytes) -> Option<(CanonicalEnvelope, EnvelopeId, i64)> {
-    let outer = canonical::open(envelope)?;
+    let outer = canonical_envelope::open(envelope)?;
     let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement.clone()).ok()?;
     Some((outer, id, originator_ns))
 }

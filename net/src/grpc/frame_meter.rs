@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::call_error::PeerCallError;
-use crate::arrival::ArrivedBytes;
+use crate::arrived_bytes::ArrivedBytes;
 use crate::counters::PeerError;
 use crate::events_left::EventsLeft;
 

@@ -1,14 +1,14 @@
 //! Peers over gRPC: strands of nodes that speak no QUIC, as streams of `SubscribeOriginators`.
 //!
-//! - [`maintain`]: dials a peer over gRPC while it has no session over QUIC; `membership`: pauses while registries may
-//!   differ;
+//! - [`maintain`]: dials a peer over gRPC while it has no session over QUIC; `own_membership`: pauses while registries
+//!   may differ;
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
-//! - `silence`: decides if a want without an answer is the peer's fault;
+//! - `want_silence`: decides if a want without an answer is the peer's fault;
 //! - `calls`: one want as a stream or as pages; `page_limit`: the length of the pages; `feed`, `range_gaps`: the
 //!   answers. The last three are state machines without I/O; `asked_peer`: what the answers of a peer can say about a
 //!   strand;
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
-//! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
+//! - `canonical_envelope`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
 //! - `connector`, `frame_meter`: connections, and the bound of frames on them that carry nothing;
 //! - `token`, `authorities`: the proof of this node's id, and the certificates that are trusted.
@@ -21,22 +21,22 @@ mod asked_peer;
 mod authorities;
 mod call_error;
 mod calls;
-pub(crate) mod canonical;
+pub(crate) mod canonical_envelope;
 mod checkpoints;
 mod client;
 mod connector;
 mod feed;
 mod frame_meter;
-mod membership;
 mod message_reader;
 mod messages;
+mod own_membership;
 mod page_limit;
 pub(crate) mod plain_text;
 mod range_gaps;
 mod session;
-mod silence;
 pub(crate) mod strand;
 pub(crate) mod token;
+mod want_silence;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ use tokio::time::sleep;
 use crate::backoff::{Backoff, long_pause};
 use crate::peer_transport::PeerTransport;
 use crate::session::NetState;
-use membership::OwnMembership;
+use own_membership::OwnMembership;
 use token::RefusalWarning;
 
 /// Time for which a peer is dialled over QUIC only. Guessed: the longest wait for one address to answer.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
 use tonic::{Code, Status};
 
-use crate::details::RpcStatus;
+use crate::status_details::RpcStatus;
 
 /// Flag of the last message of a stream (Connect protocol, enveloped messages).
 const END_OF_STREAM: u8 = 0b10;
@@ -97,8 +97,8 @@ pub(super) fn end_of_stream(status: &Status) -> Bytes {
     message.freeze()
 }
 
-/// Returns the values of each metadata name of the service, bytes as base64. A status in the headers of an answer comes
-/// with those of gRPC itself, which are left out.
+/// Returns the values of each metadata name of the service, bytes as base64. Leaves out the headers of gRPC itself,
+/// which come with a status in the headers of an answer.
 fn metadata(metadata: &MetadataMap) -> Map<String, Value> {
     let mut names = Map::new();
     for entry in metadata.iter() {

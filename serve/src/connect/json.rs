@@ -18,10 +18,10 @@ use super::text::ChargedText;
 use crate::budget::{ConnectionShare, MemoryBudget};
 use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::decompression::{Decompressor, Turn};
 use crate::long_work::{self, WorkCaller};
+use crate::message_boundaries::HEAD_LEN_BYTES;
 use crate::overloaded::OverloadedError;
-use crate::unpack::{Turn, Unpacker};
 
 /// The longest request in JSON, bytes, also after decompression. The largest message has 33.4 MiB in base64; the rest
 /// is for names. The message that a text becomes has the limit of every message.
@@ -69,12 +69,15 @@ pub(super) fn schema(path: &str) -> Option<MethodSchema> {
 pub(super) async fn to_message(
     schema: MethodSchema,
     body: Bytes,
-    is_packed: bool,
+    is_compressed: bool,
     share: &Arc<ConnectionShare>,
 ) -> Result<Bytes, Status> {
     let charge = CallCharge::new(share.clone());
-    let pieces =
-        if is_packed { unpack_beside(body, &charge).await? } else { VecDeque::from([body]) };
+    let pieces = if is_compressed {
+        decompress_beside(body, &charge).await?
+    } else {
+        VecDeque::from([body])
+    };
     let len_bytes: usize = pieces.iter().map(Bytes::len).sum();
     // `charge` ends with the work, even if the caller has hung up before.
     let work = move || -> Result<Bytes, Status> {
@@ -164,38 +167,41 @@ fn with_length(mut framed: Vec<u8>) -> Bytes {
 /// # Errors
 /// INVALID_ARGUMENT if it is not gzip; RESOURCE_EXHAUSTED if it is longer than [`REQUEST_LEN_BYTES_MAX`] then, or than
 /// its compressed bytes allow.
-pub(super) fn unpack(packed: Bytes) -> Result<Bytes, Status> {
+pub(super) fn decompress(compressed: Bytes) -> Result<Bytes, Status> {
     // One of a process, as a node has: the memory of its table is not an input's.
     static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(usize::MAX / 4));
     let share = BUDGET.connection(Ipv4Addr::LOCALHOST.into(), BUDGET.account(None))?;
     let charge = CallCharge::new(share);
-    let mut unpacker = Unpacker::of_message(packed);
+    let mut decompressor = Decompressor::of_message(compressed);
     loop {
-        if let Turn::Whole(pieces) = unpacker.turn(&charge, REQUEST_LEN_BYTES_MAX)? {
+        if let Turn::Whole(pieces) = decompressor.turn(&charge, REQUEST_LEN_BYTES_MAX)? {
             return Ok(joined(without_head(pieces)));
         }
     }
 }
 
-/// Decompresses as [`unpack`] does, in turns. A message that takes more than one is decompressed outside of the
+/// Decompresses as [`decompress`] does, in turns. A message that takes more than one is decompressed outside of the
 /// runtime's threads. The pieces are charged to `charge`.
 ///
 /// # Errors
-/// The errors of [`unpack`], and RESOURCE_EXHAUSTED if the caller holds too much memory.
-async fn unpack_beside(packed: Bytes, charge: &CallCharge) -> Result<VecDeque<Bytes>, Status> {
-    let mut unpacker = Unpacker::of_message(packed);
+/// The errors of [`decompress`], and RESOURCE_EXHAUSTED if the caller holds too much memory.
+async fn decompress_beside(
+    compressed: Bytes,
+    charge: &CallCharge,
+) -> Result<VecDeque<Bytes>, Status> {
+    let mut decompressor = Decompressor::of_message(compressed);
     loop {
-        let turn = if unpacker.is_long() {
+        let turn = if decompressor.is_long() {
             let of_turn = charge.clone();
             let work = move || {
-                let turn = unpacker.turn(&of_turn, REQUEST_LEN_BYTES_MAX);
-                (unpacker, turn)
+                let turn = decompressor.turn(&of_turn, REQUEST_LEN_BYTES_MAX);
+                (decompressor, turn)
             };
             let (returned, turn) = long_work::beside(WorkCaller::of_call(charge), (), work).await?;
-            unpacker = returned;
+            decompressor = returned;
             turn
         } else {
-            unpacker.turn(charge, REQUEST_LEN_BYTES_MAX)
+            decompressor.turn(charge, REQUEST_LEN_BYTES_MAX)
         };
         if let Turn::Whole(pieces) = turn? {
             return Ok(without_head(pieces));
@@ -262,9 +268,9 @@ mod tests {
 
     /// Returns members without content, and a last one with an empty object.
     fn members(bytes: usize) -> Bytes {
-        let mut packed = gzip(b"").repeat(bytes / gzip(b"").len());
-        packed.extend(gzip(b"{}"));
-        packed.into()
+        let mut compressed = gzip(b"").repeat(bytes / gzip(b"").len());
+        compressed.extend(gzip(b"{}"));
+        compressed.into()
     }
 
     fn connection(budget: &MemoryBudget) -> Arc<ConnectionShare> {
@@ -277,14 +283,14 @@ mod tests {
         let budget = MemoryBudget::new(1 << 30);
         let charge = CallCharge::new(connection(&budget));
         let occupied = long_work::occupy_workers().await;
-        let mut unpacked = Box::pin(unpack_beside(members(12_000), &charge));
-        assert!((&mut unpacked).now_or_never().is_none(), "it is done on this thread");
+        let mut decompressed = Box::pin(decompress_beside(members(12_000), &charge));
+        assert!((&mut decompressed).now_or_never().is_none(), "it is done on this thread");
         drop(occupied);
-        assert_eq!(joined(unpacked.await.unwrap()), "{}");
-        assert_eq!(joined(unpack_beside(gzip(b"{ }"), &charge).await.unwrap()), "{ }");
-        let refused = unpack_beside(members(1 << 20), &charge).await.unwrap_err();
+        assert_eq!(joined(decompressed.await.unwrap()), "{}");
+        assert_eq!(joined(decompress_beside(gzip(b"{ }"), &charge).await.unwrap()), "{ }");
+        let refused = decompress_beside(members(1 << 20), &charge).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-        let refused = unpack_beside(vec![7_u8; 1 << 17].into(), &charge).await.unwrap_err();
+        let refused = decompress_beside(vec![7_u8; 1 << 17].into(), &charge).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     }
 
@@ -303,11 +309,11 @@ mod tests {
         let budget = MemoryBudget::new(8 << 20);
         let share = connection(&budget);
         let before = budget.used_bytes();
-        for is_packed in [false, true] {
-            let body = |text: Bytes| if is_packed { gzip(&text) } else { text };
-            let few = to_message(schema.clone(), body(query(100_000)), is_packed, &share);
+        for is_compressed in [false, true] {
+            let body = |text: Bytes| if is_compressed { gzip(&text) } else { text };
+            let few = to_message(schema.clone(), body(query(100_000)), is_compressed, &share);
             assert!(few.await.unwrap().len() > 100_000);
-            let many = to_message(schema.clone(), body(query(2 << 20)), is_packed, &share);
+            let many = to_message(schema.clone(), body(query(2 << 20)), is_compressed, &share);
             let refused = many.await.unwrap_err();
             assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
             assert!(refused.metadata().get("retry-after").is_some(), "{refused:?}");

@@ -4,9 +4,9 @@
 //! A unary body in protobuf is a gRPC message without its five bytes of framing; a stream's body keeps them.
 //! JSON is translated whole, see [`json`]. All limits, charges, deadlines and metrics are those of the gRPC call.
 
+mod compression;
 mod error;
 mod json;
-mod packing;
 mod stream;
 mod text;
 mod whole_body;
@@ -31,14 +31,14 @@ use crate::budget::ConnectionShare;
 use crate::call_metrics::MethodMetrics;
 use crate::calls::{CALL_BYTES, Calls, GRPC_TIMEOUT, deadline};
 use crate::charged_bytes::ChargedBytes;
-use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
+use crate::compression::GZIP;
+use crate::message_boundaries::{COMPRESSED, HEAD_LEN_BYTES};
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
-use crate::pack::GZIP;
 use crate::request_head::head_bytes;
 use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
-use packing::AnswerPacking;
+use compression::AnswerCompression;
 use whole_body::WholeBody;
 pub(crate) use whole_body::line;
 use whole_request::collect;
@@ -153,14 +153,19 @@ impl ConnectCall {
             Form::Unary => UNARY_ACCEPT_ENCODING,
             Form::Stream => STREAM_ACCEPT_ENCODING,
         };
-        let packing = AnswerPacking::of(request.headers(), accepted, share, calls.packed());
+        let compression = AnswerCompression::of(
+            request.headers(),
+            accepted,
+            share,
+            calls.compression_allowance(),
+        );
         let arrived = self.arrive(request, schema.as_ref(), share, body_timeout).await;
         let (request, held) = arrived.inspect_err(|refused| count(method, refused))?;
         let Ok(response) = calls.call(request).await;
         drop(held);
         match self.form {
-            Form::Unary => self.unary_answer(response, schema, share, packing).await,
-            Form::Stream => Ok(self.stream_answer(response, schema, share.clone(), packing)),
+            Form::Unary => self.unary_answer(response, schema, share, compression).await,
+            Form::Stream => Ok(self.stream_answer(response, schema, share.clone(), compression)),
         }
     }
 
@@ -177,8 +182,8 @@ impl ConnectCall {
         // The call begins when its message is here, and charges its head from then on.
         let mut waiting = ChargedBytes::new(share.clone());
         waiting.take(CALL_BYTES + head_bytes(&head.uri, &head.headers))?;
-        let is_packed = self.take_headers(&mut head.headers)?;
-        let arrived = self.message(body, is_packed, schema, share);
+        let is_compressed = self.take_headers(&mut head.headers)?;
+        let arrived = self.message(body, is_compressed, schema, share);
         let (body, held) = in_time(&mut head.headers, body_timeout, share, arrived).await?;
         Ok((Request::from_parts(head, body), held))
     }
@@ -192,7 +197,7 @@ impl ConnectCall {
             Form::Unary => headers.remove(CONTENT_ENCODING),
             Form::Stream => headers.remove(STREAM_ENCODING),
         };
-        let is_packed = match encoding.as_ref().map(HeaderValue::as_bytes) {
+        let is_compressed = match encoding.as_ref().map(HeaderValue::as_bytes) {
             None | Some(b"identity") => false,
             Some(b"gzip") => true,
             Some(_) => {
@@ -214,17 +219,17 @@ impl ConnectCall {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
         headers.insert("te", HeaderValue::from_static("trailers"));
-        if is_packed && self.codec == Codec::Proto {
+        if is_compressed && self.codec == Codec::Proto {
             headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
         }
-        Ok(is_packed)
+        Ok(is_compressed)
     }
 
     /// Returns the body of the gRPC request, with the memory that it takes until the call is over.
     async fn message(
         self,
         mut body: Body,
-        is_packed: bool,
+        is_compressed: bool,
         schema: Option<&MethodSchema>,
         share: &Arc<ConnectionShare>,
     ) -> Result<(Body, Option<ChargedBytes>), Status> {
@@ -233,10 +238,10 @@ impl ConnectCall {
         }
         let (limit, too_long) = self.len_bytes_max();
         let (bytes, mut held) = collect(&mut body, limit, too_long, share).await?;
-        let (mut bytes, mut is_packed) = self.unframe(bytes, is_packed)?;
+        let (mut bytes, mut is_compressed) = self.unframe(bytes, is_compressed)?;
         if let Some(schema) = schema {
-            bytes = json::to_message(schema.clone(), bytes, is_packed, share).await?;
-            is_packed = false;
+            bytes = json::to_message(schema.clone(), bytes, is_compressed, share).await?;
+            is_compressed = false;
             // The text is dropped, and the message stays.
             let mut of_message = ChargedBytes::new(share.clone());
             of_message.take(bytes.len())?;
@@ -244,7 +249,7 @@ impl ConnectCall {
         }
         let len = u32::try_from(bytes.len()).map_err(|_| too_large())?;
         let mut head = BytesMut::with_capacity(HEAD_LEN_BYTES);
-        head.put_u8(u8::from(is_packed));
+        head.put_u8(u8::from(is_compressed));
         head.put_u32(len);
         let frames = [head.freeze(), bytes].map(|piece| Ok::<_, Status>(Frame::data(piece)));
         Ok((Body::new(StreamBody::new(futures_util::stream::iter(frames))), Some(held)))
@@ -262,16 +267,16 @@ impl ConnectCall {
     }
 
     /// Takes the message out of a body that has arrived. Returns it, and true if it is compressed.
-    fn unframe(self, mut bytes: Bytes, mut is_packed: bool) -> Result<(Bytes, bool), Status> {
+    fn unframe(self, mut bytes: Bytes, mut is_compressed: bool) -> Result<(Bytes, bool), Status> {
         if self.form == Form::Stream {
-            is_packed = only_message(&mut bytes)? == COMPRESSED;
+            is_compressed = only_message(&mut bytes)? == COMPRESSED;
         }
-        Ok((bytes, is_packed))
+        Ok((bytes, is_compressed))
     }
 
     /// Returns true for compressed JSON. Compressed protobuf is passed on unchanged.
-    fn is_unpacked_here(self, is_packed: bool) -> bool {
-        is_packed && self.codec == Codec::Json
+    fn is_decompressed_here(self, is_compressed: bool) -> bool {
+        is_compressed && self.codec == Codec::Json
     }
 
     /// Makes the answer of a unary call: the message as the body, the trailers as headers, an error as the status. The
@@ -281,7 +286,7 @@ impl ConnectCall {
         response: Response<Body>,
         schema: Option<MethodSchema>,
         share: &Arc<ConnectionShare>,
-        packing: Option<AnswerPacking>,
+        compression: Option<AnswerCompression>,
     ) -> Result<Response<Body>, Status> {
         let (mut head, mut body) = response.into_parts();
         let mut held = ChargedBytes::new(share.clone());
@@ -309,14 +314,14 @@ impl ConnectCall {
             let message = framed.slice(HEAD_LEN_BYTES..);
             framed = json::of_message(schema, message, share).await?;
         }
-        let (message, is_packed) = match packing {
-            Some(packing) => {
+        let (message, is_compressed) = match compression {
+            Some(compression) => {
                 held.set(0); // the compression charges what it has
-                packing.message(framed).await
+                compression.message(framed).await
             }
             None => (framed.slice(HEAD_LEN_BYTES..), false),
         };
-        if is_packed {
+        if is_compressed {
             head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(GZIP));
         }
         head.headers.remove("grpc-status");
@@ -339,7 +344,7 @@ impl ConnectCall {
         response: Response<Body>,
         schema: Option<MethodSchema>,
         share: Arc<ConnectionShare>,
-        packing: Option<AnswerPacking>,
+        compression: Option<AnswerCompression>,
     ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         if let Some(status) = Status::from_header_map(&head.headers) {
@@ -347,10 +352,10 @@ impl ConnectCall {
         }
         head.headers.remove("grpc-encoding");
         head.headers.insert(CONTENT_TYPE, self.content_type());
-        if packing.is_some() {
+        if compression.is_some() {
             head.headers.insert(STREAM_ENCODING, HeaderValue::from_static(GZIP));
         }
-        let mut response = Response::new(stream::translate(body, schema, share, packing));
+        let mut response = Response::new(stream::translate(body, schema, share, compression));
         *response.headers_mut() = head.headers;
         response
     }
@@ -385,7 +390,7 @@ pub struct ConnectRequest {
     /// The message: JSON, or protobuf, perhaps compressed.
     pub message: Bytes,
     /// True if the message is compressed.
-    pub is_packed: bool,
+    pub is_compressed: bool,
 }
 
 impl ConnectRequest {
@@ -400,16 +405,16 @@ impl ConnectRequest {
     ) -> Option<Result<Self, Status>> {
         let call = ConnectCall::of_content_type(content_type)?;
         let read = move || {
-            let is_packed = call.take_headers(&mut headers)?;
+            let is_compressed = call.take_headers(&mut headers)?;
             let (limit, too_long) = call.len_bytes_max();
             if body.len() > limit {
                 return Err(too_long());
             }
-            let (mut message, mut is_packed) = call.unframe(body, is_packed)?;
-            if call.is_unpacked_here(is_packed) {
-                (message, is_packed) = (json::unpack(message)?, false);
+            let (mut message, mut is_compressed) = call.unframe(body, is_compressed)?;
+            if call.is_decompressed_here(is_compressed) {
+                (message, is_compressed) = (json::decompress(message)?, false);
             }
-            Ok(Self { headers, message, is_packed })
+            Ok(Self { headers, message, is_compressed })
         };
         Some(read())
     }

@@ -10,18 +10,19 @@ use hyper::body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::packing::AnswerPacking;
+use super::compression::AnswerCompression;
 use super::{error, json};
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::message_boundaries::HEAD_LEN_BYTES;
 
-/// Translates the body of a gRPC answer. With a `schema` its messages become JSON, with `packing` they are compressed.
+/// Translates the body of a gRPC answer. With a `schema` its messages become JSON, with `compression` they are
+/// compressed.
 pub(super) fn translate(
     body: Body,
     schema: Option<MethodSchema>,
     share: Arc<ConnectionShare>,
-    packing: Option<AnswerPacking>,
+    compression: Option<AnswerCompression>,
 ) -> Body {
     let answer =
         TranslatedAnswer { body, schema, share, unread: BytesMut::new(), held: None, ended: false };
@@ -29,8 +30,8 @@ pub(super) fn translate(
         let piece = answer.next().await?;
         Some((Ok::<_, Status>(Frame::data(piece)), answer))
     });
-    match packing {
-        Some(packing) => Body::new(packing.messages(StreamBody::new(Box::pin(frames)))),
+    match compression {
+        Some(compression) => Body::new(compression.messages(StreamBody::new(Box::pin(frames)))),
         None => Body::new(StreamBody::new(frames)),
     }
 }

@@ -5,12 +5,12 @@
 //! and shown by a metric.
 //!
 //! - this file: the certificate in use; `files`: reading it; `der`: the time at which it expires;
-//! - `wire`: a connection with or without TLS; `seen`: the certificate as a client sees it.
+//! - `decrypted_stream`: a connection with or without TLS; `handshake_check`: the certificate as a client sees it.
 
+mod decrypted_stream;
 mod der;
 mod files;
-mod seen;
-mod wire;
+mod handshake_check;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ use crate::metrics::Exposition;
 use crate::readiness::{Check, Purpose};
 use files::{FileStamps, LoadedCertificate};
 
+pub(crate) use decrypted_stream::{DecryptedStream, ENCRYPTED_BYTES};
 pub use files::{TlsFiles, TlsFilesError};
-pub use seen::{TlsHandshakeError, expiry_seen};
-pub(crate) use wire::{DecryptedStream, ENCRYPTED_BYTES};
+pub use handshake_check::{TlsHandshakeError, expiry_seen};
 
 /// Interval between two checks of the files. A guess: certificates are replaced days before they expire.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(10);

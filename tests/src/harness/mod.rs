@@ -3,8 +3,9 @@
 //! - [`binary`], [`process`], [`ports`], [`files`]: the binary, and one running process of it;
 //! - [`network`]: nodes with keys, folders and ports, started and stopped one by one;
 //! - [`gateway`]: a gateway before them; [`faulty`]: a node whose answers are wrong on purpose;
-//! - [`client`], [`envelopes`], [`identities`], [`vectors`], [`session`]: what is sent, and how;
-//! - [`load`], [`burst`], [`strand`], [`projections`], [`held`]: publishing without pause, and what must come of it;
+//! - [`client`], [`envelopes`], [`identities`], [`vectors`], [`recorded_session`]: the clients, and what they send;
+//! - [`load`], [`burst`], [`strand`], [`projections`], [`node_content`]: publishing without pause, and what must come
+//!   of it;
 //! - [`reader`]: subscriptions that are checked while they run;
 //! - [`scripted_peer`]: a node of other software, with its habits as switches; [`recorded_peer`]: what a real one has
 //!   sent;
@@ -27,12 +28,12 @@ pub mod faulty;
 pub mod files;
 mod frame_body;
 pub mod gateway;
-pub mod held;
 pub mod identities;
 pub mod load;
 pub mod memory;
 pub mod namespaces;
 pub mod network;
+pub mod node_content;
 pub mod open_files;
 pub mod outage;
 pub mod ports;
@@ -42,9 +43,9 @@ pub mod projections;
 pub mod raw;
 pub mod reader;
 pub mod recorded_peer;
+pub mod recorded_session;
 pub mod scripted_peer;
 pub mod seed;
-pub mod session;
 pub mod strand;
 pub mod udp;
 pub mod vectors;

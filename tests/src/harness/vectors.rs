@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hawser_proto::Topic;
 use serde_json::Value;
 
-use super::session::without_key_packages;
+use super::recorded_session::without_key_packages;
 
 /// The originator that orders an envelope: a node or a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

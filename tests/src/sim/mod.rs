@@ -5,10 +5,9 @@
 //! in-memory environment. Simulated parts: the wire, the disk's latency, crashes, and a peer that
 //! lies. Everything that is left to chance is drawn from one seed, so a seed is a run.
 
-mod apart;
 mod audited;
 mod checkpoints;
-mod departed;
+mod departed_node;
 mod hostile;
 pub mod invariants;
 mod liar;
@@ -16,6 +15,7 @@ mod liveness;
 mod members;
 mod node;
 mod node_store;
+mod permanent_faults;
 mod reference;
 mod relaying;
 mod running;

@@ -10,7 +10,7 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 use rand::RngExt as _;
 
-use super::departed::DEPARTED;
+use super::departed_node::DEPARTED;
 use super::hostile::Behaviour;
 use super::liar::is_withheld;
 use super::members::LIAR;

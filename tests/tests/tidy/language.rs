@@ -104,7 +104,7 @@ fn persons_are_named_by_their_role() {
 }
 
 /// Names of types that said nothing of their subject and stood for several things at once.
-const RIDDLES: [&str; 31] = [
+const RIDDLES: [&str; 32] = [
     "Assignment",
     "Campaign",
     "Context",
@@ -115,6 +115,7 @@ const RIDDLES: [&str; 31] = [
     "Fate",
     "Gone",
     "Guest",
+    "Held",
     "Impossible",
     "Measure",
     "Moved",

@@ -26,7 +26,8 @@ impl PageReader {
             let has_others = self.endpoints.has_other_than(giver);
             let rest = if has_others { batch.split_after(last) } else { None };
             let first_block = self.empty.skip(batch.from_block, pass);
-            if !self.send(NumberedBatch { batch, first_block, pass, is_confirmed }).await {
+            let giver = giver.endpoint().to_owned();
+            if !self.send(NumberedBatch { batch, first_block, pass, is_confirmed, giver }).await {
                 return false;
             }
             let Some(rest) = rest else { return true };
@@ -68,7 +69,8 @@ impl PageReader {
             DueVerdict::Store => {
                 self.empty.take_asked();
                 let (first_block, is_confirmed) = (batch.from_block, true);
-                self.send(NumberedBatch { batch, first_block, pass, is_confirmed }).await
+                let giver = giver.endpoint().to_owned();
+                self.send(NumberedBatch { batch, first_block, pass, is_confirmed, giver }).await
             }
             DueVerdict::Refute => {
                 let contradiction = Contradiction::Ahead(batch.position.number);

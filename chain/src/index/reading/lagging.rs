@@ -8,9 +8,13 @@ use super::{PageReader, SERVED_FOR};
 use crate::index::event::BlockRef;
 use crate::index::fetch;
 use crate::index::lag::NewestBlock;
+use crate::send::Chain;
 
 /// The time limit for an endpoint's answer about a block that another endpoint lacks. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// The time after which an endpoint's own head counts as that of the chain although a higher one is announced. A guess:
+/// several times as long as an endpoint may stand still or be far behind before it is left.
+const AHEAD_MAX: Duration = Duration::from_secs(30);
 
 impl PageReader {
     /// Returns the head to read up to: the announced one, or for a short time the one that the endpoint serves.
@@ -22,60 +26,74 @@ impl PageReader {
         self.served.map_or(announced, |(served, _)| served)
     }
 
+    /// Returns true if the head up to which a page was read counts as that of the chain at `now`. The endpoint's own
+    /// head, while it does not serve the announced one, does so only after [`AHEAD_MAX`]: an endpoint that is far
+    /// behind is left sooner, and a WebSocket may announce ever higher heads.
+    pub(super) fn is_head_of_chain(&mut self, now: Instant) -> bool {
+        if self.served.is_none() {
+            self.ahead_since = None;
+            return true;
+        }
+        let since = *self.ahead_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= AHEAD_MAX
+    }
+
     /// Returns the head from which the depth of blocks counts that wait for their recheck.
     pub(super) fn depth_head(&self, head: BlockRef) -> u64 {
         let read = self.walk.unread().saturating_sub(1);
         depth_head(head.number, read, self.held.is_some())
     }
 
-    /// Compares the announced head with the endpoint's own after a block was missing. Announcement and endpoint are
-    /// independent, and either may be late or wrong.
-    pub(super) async fn missing(&mut self, head: BlockRef) {
-        let served = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
-        let Ok(served) = served else {
-            return self.useless("the head of the chain is not known").await;
+    /// Compares the announced head with that of the endpoint `giver` after a block was missing in a page of it.
+    /// Announcement and endpoint are independent, and either may be late or wrong. No other endpoint is asked for its
+    /// head instead: it would answer for what this one lacks.
+    pub(super) async fn missing(&mut self, head: BlockRef, giver: &Chain) {
+        let Ok(served) = fetch::head(giver).await else {
+            return self.useless("the head of the chain is not known", giver).await;
         };
+        let named = giver.endpoint();
         if served.block.number < head.number {
             self.served = Some((served.block, Instant::now()));
-            self.note_lag(served.block.number, head.number).await;
+            self.note_lag(named, served.block.number, head.number).await;
             return;
         }
         // The endpoint states a head up to which it does not serve blocks, so what was read is all that it shows.
         let read = self.walk.unread().saturating_sub(1);
-        if self.note_lag(read, head.number).await {
+        if self.note_lag(named, read, head.number).await {
             sleep(SERVED_FOR).await; // while all endpoints are paused, the next request may go to the same one
         } else {
-            self.useless("a block below the head is missing").await;
+            self.useless("a block below the head is missing", giver).await;
         }
     }
 
-    /// Switches to another endpoint when the one in use, whose newest block is given, is behind for some time, for
-    /// example because it is syncing anew. Does nothing if no other endpoint has more blocks, because the head may be
-    /// invented. Returns true if it switches.
-    pub(super) async fn note_lag(&mut self, newest: u64, head: u64) -> bool {
-        let newest = NewestBlock { endpoint: self.endpoints.active(), number: newest };
+    /// Switches to another endpoint when the one with this scheme, host and port, whose newest block is given, is
+    /// behind for some time, for example because it is syncing anew. Does nothing if no other endpoint has more blocks,
+    /// because the head may be invented. Returns true if it switches.
+    pub(super) async fn note_lag(&mut self, named: &str, newest: u64, head: u64) -> bool {
+        let newest = NewestBlock { endpoint: self.endpoints.index_of(named), number: newest };
         let Some(reason) = self.lag.reason(newest, head, Instant::now()) else { return false };
-        if !self.has_another(newest.endpoint, reason.lacks).await {
+        if !self.has_another(named, reason.lacks).await {
             self.lag.refuted(reason);
             return false;
         }
-        self.endpoints.distrust_at(newest.endpoint, reason.text);
+        self.endpoints.distrust_named(named, reason.text);
         true
     }
 
-    /// Returns true if another endpoint than the one at `index` has the block with this number. The answer of an
-    /// endpoint that is left because it invented such blocks does not count.
-    async fn has_another(&self, index: usize, number: u64) -> bool {
+    /// Returns true if an endpoint with another host or port than `named` has the block with this number. The answer of
+    /// an endpoint that is left because it invented such blocks does not count.
+    async fn has_another(&self, named: &str, number: u64) -> bool {
         let answers = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
             fetch::headers(&chain, &[number], None).await
         });
-        let answers = answers.await.into_iter().enumerate();
+        let answers = answers.await.into_iter().zip(self.endpoints.display_urls()).enumerate();
         let contradicted = self.contradicted.as_deref();
         let is_left = |place: usize| {
             contradicted.is_some_and(|named| self.endpoints.is_distrusted(place, named))
         };
-        let mut others = answers.filter(|(place, _)| *place != index && !is_left(*place));
-        others.any(|(_, answer)| answer.is_ok_and(|headers| !headers.is_empty()))
+        let mut others =
+            answers.filter(|(place, (_, host))| host.as_str() != named && !is_left(*place));
+        others.any(|(_, (answer, _))| answer.is_ok_and(|headers| !headers.is_empty()))
     }
 }
 

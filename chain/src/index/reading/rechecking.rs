@@ -116,9 +116,13 @@ impl PageReader {
                     self.logs_came_late(block, &lacking);
                 }
             }
-            RecheckOutcome::More { block, lacking } => {
+            RecheckOutcome::More { block, lacking, is_of_others } => {
                 self.held = None;
-                self.is_moving = true;
+                if is_of_others {
+                    let urls = self.endpoints.display_urls().enumerate();
+                    let left = urls.filter(|(place, _)| lacking.contains(place));
+                    self.leaving = Some(left.map(|(_, url)| url).collect());
+                }
                 self.logs_came_late(block, &lacking);
             }
             RecheckOutcome::Contradicted { block, claimants } => {
@@ -211,7 +215,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::index::reading::tests::{block, reader};
+    use crate::index::reading::tests::{block, gap_after, reader};
     use crate::index::walk::Walk;
     use crate::send::RequestError;
 
@@ -280,13 +284,23 @@ mod tests {
         }
         assert_eq!((reader.walk.unread(), reader.held.is_some()), (50, false), "it is read again");
         assert!(reader.endpoints.status()[0].error.is_some(), "from the other endpoint");
-        assert!(!reader.is_moving, "deep blocks are replaced only if no endpoint has them");
-        let outcome = RecheckOutcome::More { block: 50, lacking: BTreeSet::new() };
-        reader.handle_recheck(Ok(RecheckAnswer {
-            blocks: 0..=99,
-            outcome: Ok((outcome, BTreeSet::new())),
-        }));
-        assert!(reader.is_moving, "or if the events of the other branch are confirmed");
+        assert_eq!(reader.leaving, None, "deep blocks are replaced only if no endpoint has them");
+    }
+
+    /// An endpoint in use makes an event up while a request to the other one fails, and turns to a branch of its own.
+    #[tokio::test]
+    async fn events_that_the_endpoint_in_use_shows_alone_let_it_replace_no_deep_blocks() {
+        let mut reader = reader();
+        let left = |name: &str| Some(BTreeSet::from([name.to_owned()]));
+        let cases = [(false, None), (true, left("http://127.0.0.1:1"))];
+        for (is_of_others, expected) in cases {
+            reader.walk.rechecks().read_page(&(0..=99), &BTreeMap::new());
+            let lacking = BTreeSet::from([0]);
+            let outcome = RecheckOutcome::More { block: 50, lacking, is_of_others };
+            let outcome = Ok((outcome, BTreeSet::new()));
+            reader.handle_recheck(Ok(RecheckAnswer { blocks: 0..=99, outcome }));
+            assert_eq!(reader.leaving, expected);
+        }
     }
 
     /// The storing half may have batches left, and find a gap in them. No page would be read and none be rechecked.
@@ -298,7 +312,7 @@ mod tests {
         reader.start_recheck(BlockRef { number: 90, ..HEAD });
         assert!(reader.held.is_some(), "the head comes back");
         reader.context.status.lock().stored = None;
-        reader.search_gap(Some(20));
+        reader.search_gap(gap_after(20));
         assert_eq!(reader.walk.unread(), 0);
         reader.start_recheck(HEAD);
         assert!(reader.held.is_none() && reader.recheck.is_empty());
@@ -319,7 +333,7 @@ mod tests {
             reader.walk.rechecks().is_far_behind(unread)
         };
         assert!(is_far_behind(&mut reader));
-        reader.search_gap(Some(99));
+        reader.search_gap(gap_after(99));
         assert_eq!(reader.walk.unread(), 90);
         reader.start_recheck(BlockRef { number: 200_000, ..HEAD });
         assert!(reader.recheck.is_empty(), "none is due");
@@ -339,7 +353,7 @@ mod tests {
             "the others are about to be stored"
         );
         reader.context.status.lock().stored = Some(block(99));
-        reader.search_gap(Some(109));
+        reader.search_gap(gap_after(109));
         assert_eq!(reader.context.status.lock().read, Some(99), "that page is to be read again");
         reader.start_recheck(HEAD);
         assert!(reader.held.is_none());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::Address;
 use hawser_audit::chain::{ChainQuestion, NamedEvent, ReadChain};
-use hawser_audit::file::FiledReport;
+use hawser_audit::evidence_file::FiledReport;
 use hawser_audit::{Judged, KnownKeys};
 use hawser_chain::admin::{Contract, Contracts};
 use hawser_chain::endpoints::Endpoints;

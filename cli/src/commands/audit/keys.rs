@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, RegistrySource, SCHEMA};
+use hawser_audit::evidence_file::{FILE_LEN_BYTES_MAX, NodeEntry, RegistrySource, SCHEMA};
 use hawser_audit::plain_file::{self, PlainFileError};
 use hawser_audit::{EvidenceFile, KnownKeys};
 use hawser_chain::admin::Contract;
@@ -35,6 +35,10 @@ pub(crate) struct LoadedKeys {
     pub(crate) is_on_trust: bool,
 }
 
+/// The error of a command that judges and has no keys.
+const NO_KEYS: &str = "give the keys of the nodes: --registry FILE, such as `hawser registry node list --registry-file` \
+                       prints, or the network.json of `hawser dev`";
+
 /// Loads keys: the given ones, else those of the evidence file, else those of `./hawser-dev`. The rates of the evidence
 /// file are used only with its keys: with the reader's keys, a price list that the accuser has invented would prove an
 /// honest node guilty.
@@ -53,7 +57,7 @@ pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<Loade
         }
         (None, None) => match NetworkFile::of_current_folder() {
             Some(path) => of_path(&path)?,
-            None => return Err(RunError::usage("give the keys of the nodes: --registry FILE")),
+            None => return Err(RunError::usage(NO_KEYS)),
         },
     };
     if let Some(path) = &args.rates {

@@ -1,7 +1,7 @@
 //! `hawser audit prove` and `verify`: a proof that an envelope is part of its strand, or that its place was declared
 //! void, as a file.
 
-use hawser_audit::file::NodeEntry;
+use hawser_audit::evidence_file::NodeEntry;
 use hawser_audit::proof::{EnvelopeProof, PROOF_FILE_LEN_BYTES_MAX, ProofFile, ProvenEnvelope};
 use hawser_audit::replay::{LogSource, StrandRow};
 use hawser_audit::void_proof::{AnyProofFile, ProvenVoid, VoidProof, VoidProofFile};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_audit::file::FiledReport;
+use hawser_audit::evidence_file::FiledReport;
 use hawser_audit::{EvidenceFile, JudgedTrees, KnownKeys, UnknownTreeFault};
 use hawser_node::error::RunError;
 use hawser_rules::misbehavior::quorum::LivenessRecord;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hawser_audit::file::FiledReport;
+use hawser_audit::evidence_file::FiledReport;
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::Bytes;

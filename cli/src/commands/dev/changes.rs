@@ -1,5 +1,6 @@
 //! A network that runs: its events, and nodes that are added, removed, killed and started again by commands.
 
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -145,10 +146,7 @@ impl Network {
         match timeout(READY_MAX, self.until_node_ready(ports)).await {
             Ok(ready) => ready?,
             Err(_) => {
-                return Err(RunError::failed(format!(
-                    "{who} runs and cannot publish after {} s: `hawser status` says why",
-                    READY_MAX.as_secs()
-                )));
+                return Err(not_ready(who, &folder.network()));
             }
         }
         folder.note_started(ports.node_id)?;
@@ -207,5 +205,25 @@ impl Network {
                 None => return Err(std::io::ErrorKind::BrokenPipe.into()),
             }
         }
+    }
+}
+
+/// Returns the error for a node that runs and does not publish. The network of another folder than the default one is
+/// found by its file alone.
+fn not_ready(who: ProcessName, network: &Path) -> RunError {
+    let (network, waited_s) = (network.display(), READY_MAX.as_secs());
+    RunError::failed(format!(
+        "{who} runs and cannot publish after {waited_s} s: `hawser status --network {network}` says why"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_for_a_node_that_is_not_ready_names_its_network() {
+        let error = not_ready(ProcessName::Node(300), Path::new("/net/network.json"));
+        assert!(error.text.contains("hawser status --network /net/network.json"), "{error}");
     }
 }

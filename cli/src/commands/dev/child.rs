@@ -352,7 +352,7 @@ impl ChildProcess {
     }
 }
 
-/// Removes settings from the environment, which are meant for a node that is run by hand. The log
+/// Removes settings from the environment of a process, because they are meant for a node that is run by hand. The log
 /// level stays.
 fn without_settings(process: &mut Command) {
     for (name, _) in std::env::vars_os() {

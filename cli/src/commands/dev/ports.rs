@@ -32,7 +32,7 @@ impl DevPorts {
         (1..=u32::from(nodes)).map(|number| Self::of_node(number * 100, base)).collect()
     }
 
-    /// Returns the ports of a node: node i, from 0, which has the id 100·(i + 1), has its API at `base` + 100·i and its
+    /// Returns the ports of a node. Node i, counted from 0, has the id 100·(i + 1), its API at `base` + 100·i, and its
     /// metrics on the next port.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Facts, LogItem, UsageRow, Validity};
 
 use crate::harness::envelopes::payer;
-use crate::sim::departed::DEPARTED;
+use crate::sim::departed_node::DEPARTED;
 use crate::sim::members::LIAR;
 use crate::sim::strands::{judge, rates};
 use crate::sim::world::Sim;

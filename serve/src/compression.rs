@@ -1,8 +1,8 @@
 //! Compression of response messages for callers that ask for it (gzip, RFC 1952).
 //!
 //! Small messages, and those that do not shrink, are sent uncompressed: most stored envelopes are encrypted.
-//! Compression yields to other calls after each turn. [`PACKED`] bounds the compression of a whole listener, because
-//! each of many streams of the same envelopes may request it. Beyond the bound messages are sent uncompressed.
+//! Compression yields to other calls after each turn. [`COMPRESSION_RATE`] bounds the compression of a whole listener,
+//! because each of many streams of the same envelopes may request it. Beyond the bound messages are sent uncompressed.
 //!
 //! A message leaves in two pieces, its head and its bytes, and one piece of the answer may have several messages. A
 //! client that gives no room for the first piece keeps the others here, so they are charged until they are passed on.
@@ -25,7 +25,7 @@ use tonic::Status;
 use crate::bucket::{Bucket, BucketSize};
 use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::message_boundaries::HEAD_LEN_BYTES;
 
 /// The name of the compression in headers (gRPC, Message-Encoding).
 pub(crate) const GZIP: &str = "gzip";
@@ -41,28 +41,28 @@ const ENCODER_BYTES: usize = 320 * 1024;
 
 /// Bytes that a listener compresses in a second; also the burst after a pause. A guess: they take a fifth of a
 /// core.
-const PACKED: BucketSize = BucketSize { capacity: 16 * 1024 * 1024, window_ms: 1000 };
+const COMPRESSION_RATE: BucketSize = BucketSize { capacity: 16 * 1024 * 1024, window_ms: 1000 };
 
 /// The remaining bytes that a listener may compress now, shared by all its callers.
 #[derive(Debug)]
-pub(crate) struct PackAllowance {
+pub(crate) struct CompressionAllowance {
     began: Instant,
     taken: Mutex<Bucket>,
 }
 
-impl PackAllowance {
+impl CompressionAllowance {
     pub(crate) fn new() -> Self {
         Self { began: Instant::now(), taken: Mutex::default() }
     }
 
     /// Returns true if another message may be compressed.
     fn is_left(&self) -> bool {
-        self.taken.lock().wait_ms(PACKED, 1, self.now_ms()) == Some(0)
+        self.taken.lock().wait_ms(COMPRESSION_RATE, 1, self.now_ms()) == Some(0)
     }
 
     /// Takes `bytes`, even more than are left: compression then pauses until the bucket has refilled.
     fn spend(&self, bytes: usize) {
-        self.taken.lock().take(PACKED, bytes as u64, self.now_ms());
+        self.taken.lock().take(COMPRESSION_RATE, bytes as u64, self.now_ms());
     }
 
     fn now_ms(&self) -> u64 {
@@ -78,10 +78,10 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
 }
 
 /// A response body whose messages are compressed if that shortens them.
-pub(crate) struct PackedBody<B> {
+pub(crate) struct CompressedBody<B> {
     body: B,
     charge: CallCharge,
-    allowance: Arc<PackAllowance>,
+    allowance: Arc<CompressionAllowance>,
     /// The pieces of messages that are not passed on yet.
     pieces: VecDeque<Bytes>,
     have_bytes: usize,
@@ -102,8 +102,8 @@ struct PlainMessage {
     charged_bytes: usize,
 }
 
-impl<B> PackedBody<B> {
-    pub(crate) fn new(body: B, charge: CallCharge, allowance: Arc<PackAllowance>) -> Self {
+impl<B> CompressedBody<B> {
+    pub(crate) fn new(body: B, charge: CallCharge, allowance: Arc<CompressionAllowance>) -> Self {
         let held = ChargedBytes::new(charge.connection().clone());
         Self {
             body,
@@ -171,9 +171,9 @@ impl<B> PackedBody<B> {
         }
         if let Some(message) = self.current.take() {
             self.charge.give_back(message.charged_bytes);
-            let packed = if shrinks { message.encoder.finish().ok() } else { None };
-            match packed.filter(|packed| packed.len() < message.plain.len()) {
-                Some(packed) => self.push(1, packed.into()),
+            let compressed = if shrinks { message.encoder.finish().ok() } else { None };
+            match compressed.filter(|compressed| compressed.len() < message.plain.len()) {
+                Some(compressed) => self.push(1, compressed.into()),
                 None => self.push(0, message.plain),
             }
         }
@@ -209,8 +209,11 @@ fn take(pieces: &mut VecDeque<Bytes>, len_bytes: usize) -> Bytes {
     taken.freeze()
 }
 
-impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> PackedBody<B> {
-    fn poll_packed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> CompressedBody<B> {
+    fn poll_compressed(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
@@ -242,7 +245,7 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> PackedBody<B> {
     }
 }
 
-impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for PackedBody<B> {
+impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for CompressedBody<B> {
     type Data = Bytes;
     type Error = Status;
 
@@ -250,7 +253,7 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for PackedBody<
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = self.poll_packed(cx);
+        let polled = self.poll_compressed(cx);
         self.charge_held();
         polled
     }
@@ -265,7 +268,7 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for PackedBody<
     }
 }
 
-impl<B> Drop for PackedBody<B> {
+impl<B> Drop for CompressedBody<B> {
     fn drop(&mut self) {
         if let Some(message) = self.current.take() {
             self.charge.give_back(message.charged_bytes);
@@ -281,7 +284,7 @@ mod tests {
     use crate::budget::MemoryBudget;
 
     /// Sends some messages of one kind to a caller that wants them compressed. Returns their flags and lengths.
-    async fn sent(allowance: &Arc<PackAllowance>, count: usize) -> Vec<(u8, usize)> {
+    async fn sent(allowance: &Arc<CompressionAllowance>, count: usize) -> Vec<(u8, usize)> {
         let message = b"the same again ".repeat(1000);
         let head = [&[0], &u32::try_from(message.len()).unwrap().to_be_bytes()[..]].concat();
         let framed = Bytes::from([head, message].concat());
@@ -290,8 +293,8 @@ mod tests {
         let address = std::net::Ipv4Addr::LOCALHOST.into();
         let charge = CallCharge::new(budget.connection(address, budget.account(None)).unwrap());
         let body = StreamBody::new(tokio_stream::iter(frames));
-        let packed = PackedBody::new(body, charge, allowance.clone());
-        let mut bytes = packed.collect().await.unwrap().to_bytes();
+        let compressed = CompressedBody::new(body, charge, allowance.clone());
+        let mut bytes = compressed.collect().await.unwrap().to_bytes();
         let mut sent = Vec::new();
         while !bytes.is_empty() {
             let head = bytes.split_to(HEAD_LEN_BYTES);
@@ -303,11 +306,14 @@ mod tests {
 
     #[tokio::test]
     async fn many_listeners_together_are_compressed_for_up_to_a_bound() {
-        let allowance = Arc::new(PackAllowance::new());
+        let allowance = Arc::new(CompressionAllowance::new());
         let first = sent(&allowance, 10).await;
         assert_eq!(first.len(), 10);
         assert!(first.iter().all(|&(flag, len)| flag == 1 && len < 1000), "{first:?}");
-        assert!(allowance.taken.lock().full_at_ms(PACKED) > 0, "what was compressed is counted");
+        assert!(
+            allowance.taken.lock().full_at_ms(COMPRESSION_RATE) > 0,
+            "what was compressed is counted"
+        );
         allowance.spend(1 << 50);
         assert_eq!(sent(&allowance, 10).await, [(0, 15_000); 10], "all of it comes, as it is");
     }
@@ -339,16 +345,17 @@ mod tests {
         let charge = CallCharge::new(budget.connection(address, budget.account(None)).unwrap());
         let before = budget.used_bytes();
         let body = StreamBody::new(tokio_stream::iter([Ok::<_, Status>(Frame::data(piece))]));
-        let mut packed = PackedBody::new(body, charge, Arc::new(PackAllowance::new()));
+        let mut compressed =
+            CompressedBody::new(body, charge, Arc::new(CompressionAllowance::new()));
         let short_len = HEAD_LEN_BYTES + 5;
         for (len, left_bytes) in
             [(short_len, HEAD_LEN_BYTES + LEN), (HEAD_LEN_BYTES, LEN), (LEN, 0)]
         {
-            let frame = packed.frame().await.unwrap().unwrap();
+            let frame = compressed.frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap().len(), len);
             assert_eq!(budget.used_bytes(), before + left_bytes);
         }
-        assert!(packed.frame().await.is_none());
+        assert!(compressed.frame().await.is_none());
     }
 
     /// Played when callers hold so much that any further charge closes the largest of them.
@@ -364,8 +371,9 @@ mod tests {
         let piece = Bytes::from([&[0_u8, 0, 0, 0, 5][..], b"short"].concat());
         let body = StreamBody::new(tokio_stream::iter([Ok::<_, Status>(Frame::data(piece))]));
         let charge = CallCharge::new(small);
-        let mut packed = PackedBody::new(body, charge, Arc::new(PackAllowance::new()));
-        let frame = packed.frame().await.unwrap().unwrap();
+        let mut compressed =
+            CompressedBody::new(body, charge, Arc::new(CompressionAllowance::new()));
+        let frame = compressed.frame().await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap().len(), HEAD_LEN_BYTES + 5);
         assert!(!large.close.is_cancelled());
     }
@@ -380,10 +388,11 @@ mod tests {
         let piece = Bytes::from([&[0_u8, 0, 1, 0, 0][..], &noise(1 << 16)].concat());
         let body = StreamBody::new(tokio_stream::iter([Ok::<_, Status>(Frame::data(piece))]));
         let charge = CallCharge::new(share.clone());
-        let mut packed = PackedBody::new(body, charge, Arc::new(PackAllowance::new()));
-        assert!(packed.frame().await.is_some(), "its head");
+        let mut compressed =
+            CompressedBody::new(body, charge, Arc::new(CompressionAllowance::new()));
+        assert!(compressed.frame().await.is_some(), "its head");
         assert!(budget.used_bytes() > before);
-        drop(packed);
+        drop(compressed);
         assert_eq!(budget.used_bytes(), before);
     }
 }

@@ -1,4 +1,5 @@
-//! Compression of answers for callers that ask for it (gzip, RFC 1952), with the rules and bounds of [`crate::pack`].
+//! Compression of answers for callers that ask for it (gzip, RFC 1952), with the rules and bounds of
+//! [`crate::compression`].
 
 use std::sync::Arc;
 
@@ -11,33 +12,33 @@ use tonic::Status;
 
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
-use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
-use crate::pack::{GZIP, PackAllowance, PackedBody};
+use crate::compression::{CompressedBody, CompressionAllowance, GZIP};
+use crate::message_boundaries::{COMPRESSED, HEAD_LEN_BYTES};
 
 /// The compression of one answer.
-pub(super) struct AnswerPacking {
+pub(super) struct AnswerCompression {
     share: Arc<ConnectionShare>,
-    allowance: Arc<PackAllowance>,
+    allowance: Arc<CompressionAllowance>,
 }
 
-impl AnswerPacking {
+impl AnswerCompression {
     /// Returns the compression of an answer, if the header of this name asks for it. The allowance is the listener's.
     pub(super) fn of(
         headers: &HeaderMap,
         name: &str,
         share: &Arc<ConnectionShare>,
-        allowance: &Arc<PackAllowance>,
+        allowance: &Arc<CompressionAllowance>,
     ) -> Option<Self> {
         let (share, allowance) = (share.clone(), allowance.clone());
         names_gzip(headers, name).then_some(Self { share, allowance })
     }
 
     /// Compresses the messages of a stream's body.
-    pub(super) fn messages<B>(self, body: B) -> PackedBody<B>
+    pub(super) fn messages<B>(self, body: B) -> CompressedBody<B>
     where
         B: HttpBody<Data = Bytes, Error = Status> + Unpin,
     {
-        PackedBody::new(body, CallCharge::new(self.share), self.allowance)
+        CompressedBody::new(body, CallCharge::new(self.share), self.allowance)
     }
 
     /// Compresses the only message of an answer, behind its head. Returns it without a head, and true if it is
@@ -108,21 +109,21 @@ mod tests {
             let head = [&[0], &u32::try_from(len_bytes).unwrap().to_be_bytes()[..]].concat();
             Bytes::from([head, vec![7; len_bytes]].concat())
         };
-        let packed = async |budget_bytes: usize, len_bytes: usize| {
+        let compressed = async |budget_bytes: usize, len_bytes: usize| {
             let budget = MemoryBudget::new(budget_bytes);
             let address = Ipv4Addr::LOCALHOST.into();
             let share = budget.connection(address, budget.account(None)).unwrap();
             let before = budget.used_bytes();
-            let allowance = Arc::new(PackAllowance::new());
-            let packing = AnswerPacking { share: share.clone(), allowance };
-            let (message, is_packed) = packing.message(framed(len_bytes)).await;
+            let allowance = Arc::new(CompressionAllowance::new());
+            let compression = AnswerCompression { share: share.clone(), allowance };
+            let (message, is_compressed) = compression.message(framed(len_bytes)).await;
             assert_eq!(budget.used_bytes(), before, "given back");
-            (message.len(), is_packed)
+            (message.len(), is_compressed)
         };
-        assert_eq!(packed(1 << 30, 100).await, (100, false), "it fits into a packet");
-        let (len_bytes, is_packed) = packed(1 << 30, 100_000).await;
-        assert!(is_packed && len_bytes < 10_000, "{len_bytes}");
-        assert_eq!(packed(1 << 20, 400_000).await, (400_000, false));
+        assert_eq!(compressed(1 << 30, 100).await, (100, false), "it fits into a packet");
+        let (len_bytes, is_compressed) = compressed(1 << 30, 100_000).await;
+        assert!(is_compressed && len_bytes < 10_000, "{len_bytes}");
+        assert_eq!(compressed(1 << 20, 400_000).await, (400_000, false));
     }
 
     /// Played by two honest callers with the longest answers: charges beside each other would have both refused.
@@ -133,15 +134,15 @@ mod tests {
         let budget = MemoryBudget::new(1 << 30);
         let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
         let before = budget.used_bytes();
-        let allowance = Arc::new(PackAllowance::new());
-        let packing = AnswerPacking { share: share.clone(), allowance };
+        let allowance = Arc::new(CompressionAllowance::new());
+        let compression = AnswerCompression { share: share.clone(), allowance };
         let head = [&[0], &u32::try_from(LEN).unwrap().to_be_bytes()[..]].concat();
         let framed = Bytes::from([head, vec![7; LEN]].concat());
-        let mut packed = Box::pin(packing.message(framed));
-        assert!((&mut packed).now_or_never().is_none(), "it takes several turns");
+        let mut compressed = Box::pin(compression.message(framed));
+        assert!((&mut compressed).now_or_never().is_none(), "it takes several turns");
         let used = budget.used_bytes() - before;
         assert!((2 * LEN..2 * LEN + TABLES).contains(&used), "{used}");
-        assert!(packed.await.1);
+        assert!(compressed.await.1);
         assert_eq!(budget.used_bytes(), before);
     }
 }

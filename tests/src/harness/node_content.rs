@@ -14,7 +14,7 @@ const OWN_PROJECTION: &str = "receipt";
 
 /// The state of a stopped node.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct NodeContent {
     /// Its vector clock: the heads of all strands.
     pub clock: Cursor,
     /// The root of the tree of each strand, at its head.
@@ -25,7 +25,7 @@ pub struct Held {
     pub projections: BTreeMap<&'static str, String>,
 }
 
-impl Held {
+impl NodeContent {
     /// Reads the state from a copy of the folder, so that the node itself recovers from a crash later.
     ///
     /// # Panics

@@ -9,8 +9,8 @@ use hawser_proto::{Cursor, Topic};
 use hawser_serve::{CallCharge, ChangeUnderWay, OverloadedError, UnreadRequests};
 
 /// Memory of the stream itself beside its call: its task, its channel, and its tables. Requests have no buffer between
-/// two of them. Calculated from the types: about 3 KiB, of which half is in the charges of the call and of its HTTP/2
-/// stream, which are that much above what was measured of a stream that takes no requests.
+/// two of them. Calculated from the types: about 3 KiB. Half of them is in the charges of the call and of its HTTP/2
+/// stream already: a stream that takes no requests was measured to hold that much less than these charges.
 const STREAM_BYTES: usize = 1536;
 /// Memory that is taken in one step, so that not every topic changes the charge. A guess: two dozen topics. With much
 /// more, thousands of small streams would be charged for memory that they do not hold.
@@ -72,8 +72,8 @@ impl HeldBytes {
     }
 
     /// Charges the memory of an add, and creates its topic and its cursor. They share no buffer with the request.
-    /// Consecutive adds of a wave share equal cursors: `last` is that of the add before, or empty. Waves share none,
-    /// because each copies a cursor that is ahead of this node when it has caught up.
+    /// Consecutive adds of a wave share equal cursors: `last` is the cursor of the previous add, or empty. Waves share
+    /// none, because each wave copies a cursor that is ahead of this node when it has caught up.
     ///
     /// # Errors
     /// [`OverloadedError`]: the stream must end.
@@ -153,8 +153,9 @@ impl HeldBytes {
         self.charge.begin_unread()
     }
 
-    /// Splits off a charge of `bytes`, for what is left of the stream at its end beside its topics. It is not refused:
-    /// the memory is used already, and what the caller takes next may be refused for it.
+    /// Splits off a charge of `bytes` for the memory that the stream still holds at its end, apart from its topics. The
+    /// charge is never refused, because the memory is in use already. The next charge of the caller may be refused
+    /// instead.
     pub(super) fn split_off(&mut self, bytes: usize) -> Self {
         let moved = bytes.min(self.taken);
         if bytes > moved {

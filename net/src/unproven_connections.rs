@@ -26,44 +26,43 @@ use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::node_addresses::AddressBlock;
 
-/// Connections in all from addresses that are not known as those of nodes. Specified in `docs/protocol/replication.md`.
-/// Guessed: with the window of an unproven connection they hold less than 16 MiB.
+/// Connections of all strangers together. Specified in `docs/protocol/replication.md`. Guessed: with the window of an
+/// unproven connection they hold less than 16 MiB.
 const UNPROVEN_MAX: usize = 64;
-/// Connections in all from addresses of nodes of the registry. Specified in `docs/protocol/replication.md`. Guessed: a
-/// node keeps its slot for a few round trips only.
+/// Connections of all nodes of the registry together. Specified in `docs/protocol/replication.md`. Guessed: a node
+/// keeps its slot for a few round trips only.
 const NODES_UNPROVEN_MAX: usize = 16;
 /// Connections of one address. Guessed: several nodes behind one address that restart at once.
 const PER_ADDRESS_MAX: usize = 8;
-/// Connections from which on every dialler has to prove its address (RFC 9000 §8.1.2). Guessed.
+/// Number of unproven connections at which every dialler has to prove its address (RFC 9000 §8.1.2). Guessed.
 const UNVALIDATED_MAX: usize = 16;
 /// Connections of one address that are accepted within [`ACCEPTED_WITHIN`]. Specified in
 /// `docs/protocol/replication.md`: more than nodes behind one address need when all of them restart.
 const ACCEPTED_MAX: usize = 64;
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(4);
-/// Connections that are accepted within [`ACCEPTED_WITHIN`] of all addresses that are not known as those of nodes, and
-/// again of all that are. Specified in `docs/protocol/replication.md`. Calculated: 160 KiB, which are looked through in
-/// a few microseconds, and a thousand handshakes a second, which take a part of one core.
+/// Connections that are accepted within [`ACCEPTED_WITHIN`] from all strangers together, and as many from all nodes.
+/// Specified in `docs/protocol/replication.md`. Calculated: 160 KiB, which are searched in a few microseconds, and a
+/// thousand handshakes a second, which take a part of one core.
 const ACCEPTED_IN_ALL_MAX: usize = 4096;
-/// Connections of one site that are accepted within [`ACCEPTED_WITHIN`], of addresses that are not known as those of
-/// nodes. Specified in `docs/protocol/replication.md`: half of all, so that the owner of an IPv6 /48 leaves the rest to
-/// others.
+/// Connections that are accepted within [`ACCEPTED_WITHIN`] from the strangers of one site. Specified in
+/// `docs/protocol/replication.md`: half of all, so that the owner of an IPv6 /48 leaves the rest to others.
 const ACCEPTED_OF_SITE_MAX: usize = ACCEPTED_IN_ALL_MAX / 2;
 /// Connections of a node's address that are accepted within [`ACCEPTED_WITHIN`] while the table is full. Specified in
 /// `docs/protocol/replication.md`: one more than a host that forges the address can make before it has to prove the
 /// address.
 const ACCEPTED_WHEN_FULL: usize = 2;
-/// Connections within [`ACCEPTED_WITHIN`] from which on every dialler has to prove its address. Specified in
+/// Number of connections within [`ACCEPTED_WITHIN`] at which every dialler has to prove its address. Specified in
 /// `docs/protocol/replication.md`. Guessed: a host that forges addresses begins 16 handshakes a second with them, and
 /// nodes of a large network that restart at once wait for one round trip more.
 const ACCEPTED_UNVALIDATED_MAX: usize = 64;
 
-/// Connections of the endpoint, also closed ones that linger, from which on a site begins few, and every dialler has to
-/// prove its address. Specified in `docs/protocol/replication.md`. A guess: some 30 KiB each, so the owner of one IPv6
-/// /48 takes some 30 MiB.
+/// Number of connections of the endpoint, with closed ones that linger, at which a site may begin only a few more, and
+/// every dialler has to prove its address. Specified in `docs/protocol/replication.md`. A guess: some 30 KiB each, so
+/// the owner of one IPv6 /48 takes some 30 MiB.
 const OPEN_MAX: usize = 1024;
-/// Connections from which on no address begins one unless it is known as that of a node. Specified likewise.
+/// Number of such connections at which no stranger may begin one. Specified likewise.
 const OPEN_OF_ANY_MAX: usize = 2 * OPEN_MAX;
-/// Connections from which on no address begins one. Specified likewise.
+/// Number of such connections at which no address may begin one. Specified likewise.
 const OPEN_IN_ALL_MAX: usize = 3 * OPEN_MAX;
 /// Connections that a site begins within [`LINGERING`] while [`OPEN_MAX`] are open. A guess: several nodes behind one
 /// address that restart at once, and their second attempts.
@@ -71,6 +70,15 @@ const OF_SITE_WHEN_CROWDED: usize = 16;
 /// Time after which no closed connection is left. Calculated: three times the sum of the longest delay that a peer may
 /// state, 16 s, and of a round trip of five seconds with its variation, 15 s. A handshake takes no longer than that.
 const LINGERING: Duration = Duration::from_secs(100);
+
+/// The kind of an address that dials this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DiallerKind {
+    /// The address is known as that of a node of the registry.
+    Node,
+    /// Any other address.
+    Stranger,
+}
 
 /// The unproven connections by age.
 #[derive(Debug, Default)]
@@ -82,8 +90,8 @@ struct UnprovenTable {
 #[derive(Debug, Clone, Copy)]
 struct UnprovenConnection {
     block: AddressBlock,
-    /// True if it has a slot of those for nodes. All connections of one address have slots of one kind.
-    is_node: bool,
+    /// The kind of its slot. All connections of one address have slots of one kind.
+    kind: DiallerKind,
 }
 
 impl UnprovenTable {
@@ -100,15 +108,17 @@ impl UnprovenTable {
         self.by_age.len() >= UNVALIDATED_MAX || self.of(block).next().is_some()
     }
 
-    /// Enters a connection; `is_node` says whether its address is known as that of a node. Returns its number, and the
-    /// number of the connection that it displaces.
-    fn admit(&mut self, block: AddressBlock, is_node: bool) -> (u64, Option<u64>) {
-        let is_node = self.of(block).next().map_or(is_node, |(_, it)| it.is_node);
-        let slots = if is_node { NODES_UNPROVEN_MAX } else { UNPROVEN_MAX };
+    /// Enters a connection. Returns its number, and the number of the connection that it displaces.
+    fn admit(&mut self, block: AddressBlock, kind: DiallerKind) -> (u64, Option<u64>) {
+        let kind = self.of(block).next().map_or(kind, |(_, it)| it.kind);
+        let slots = match kind {
+            DiallerKind::Node => NODES_UNPROVEN_MAX,
+            DiallerKind::Stranger => UNPROVEN_MAX,
+        };
         let from = if self.of(block).count() >= PER_ADDRESS_MAX {
             Some(block)
-        } else if self.of_kind(is_node).count() >= slots {
-            self.fullest(is_node)
+        } else if self.of_kind(kind).count() >= slots {
+            self.fullest(kind)
         } else {
             None
         };
@@ -117,22 +127,22 @@ impl UnprovenTable {
             self.by_age.remove(&number);
         }
         self.admitted += 1;
-        self.by_age.insert(self.admitted, UnprovenConnection { block, is_node });
-        assert!(self.of_kind(is_node).count() <= slots, "unproven connections are bounded");
+        self.by_age.insert(self.admitted, UnprovenConnection { block, kind });
+        assert!(self.of_kind(kind).count() <= slots, "unproven connections are bounded");
         (self.admitted, evicted)
     }
 
     /// Returns the addresses of all connections with slots of one kind, oldest first.
-    fn of_kind(&self, is_node: bool) -> impl Iterator<Item = AddressBlock> {
-        self.by_age.values().filter(move |it| it.is_node == is_node).map(|it| it.block)
+    fn of_kind(&self, kind: DiallerKind) -> impl Iterator<Item = AddressBlock> {
+        self.by_age.values().filter(move |it| it.kind == kind).map(|it| it.block)
     }
 
     /// Returns the address with the most connections of one kind, at the site with the most; of several the one with
     /// the oldest.
-    fn fullest(&self, is_node: bool) -> Option<AddressBlock> {
-        let sites: Vec<_> = self.of_kind(is_node).map(AddressBlock::site).collect();
+    fn fullest(&self, kind: DiallerKind) -> Option<AddressBlock> {
+        let sites: Vec<_> = self.of_kind(kind).map(AddressBlock::site).collect();
         let site = most_frequent(&sites)?;
-        let blocks: Vec<_> = self.of_kind(is_node).filter(|block| block.site() == site).collect();
+        let blocks: Vec<_> = self.of_kind(kind).filter(|block| block.site() == site).collect();
         most_frequent(&blocks)
     }
 }
@@ -162,22 +172,22 @@ impl AcceptedConnections {
 
     /// Enters a connection. Returns false if its address, its site, or all addresses together have had too many: it is
     /// not accepted, and does not count.
-    fn enter(&mut self, now: Instant, block: AddressBlock, is_node: bool) -> bool {
+    fn enter(&mut self, now: Instant, block: AddressBlock, kind: DiallerKind) -> bool {
         // If the oldest ones made room for any others, a hundred addresses would have each other's forgotten, and none
         // would have a bound.
         let is_full = self.count(now) >= ACCEPTED_IN_ALL_MAX;
-        let most = match (is_full, is_node) {
+        let most = match (is_full, kind) {
             (false, _) => ACCEPTED_MAX,
             // A registry has a bounded number of nodes, so these few have one.
-            (true, true) => ACCEPTED_WHEN_FULL,
-            (true, false) => 0,
+            (true, DiallerKind::Node) => ACCEPTED_WHEN_FULL,
+            (true, DiallerKind::Stranger) => 0,
         };
         if self.0.iter().filter(|(_, other)| *other == block).count() >= most {
             return false;
         }
         let site = block.site();
         let of_site = || self.0.iter().filter(|(_, other)| other.site() == site).count();
-        if !is_node && of_site() >= ACCEPTED_OF_SITE_MAX {
+        if kind == DiallerKind::Stranger && of_site() >= ACCEPTED_OF_SITE_MAX {
             return false;
         }
         if is_full {
@@ -201,11 +211,14 @@ struct LingeringSites(VecDeque<(Instant, AddressBlock)>);
 impl LingeringSites {
     /// Returns true if a site may begin a connection beside `open` others. Sites of nodes have a bound, too: the nodes
     /// of the registry share the last places, and one of them could keep out all others.
-    fn has_room(&self, now: Instant, site: AddressBlock, is_node: bool, open: usize) -> bool {
+    fn has_room(&self, now: Instant, site: AddressBlock, kind: DiallerKind, open: usize) -> bool {
         let lingers =
             |(at, other): &&(Instant, AddressBlock)| *other == site && now < *at + LINGERING;
         let of_site = || self.0.iter().filter(lingers).count();
-        let most = if is_node { OPEN_IN_ALL_MAX } else { OPEN_OF_ANY_MAX };
+        let most = match kind {
+            DiallerKind::Node => OPEN_IN_ALL_MAX,
+            DiallerKind::Stranger => OPEN_OF_ANY_MAX,
+        };
         !is_crowded(open) || (open < most && of_site() < OF_SITE_WHEN_CROWDED)
     }
 
@@ -264,16 +277,16 @@ impl UnprovenConnections {
     }
 
     /// Returns true if an address may begin a connection while the endpoint has `open` others, also closed ones that
-    /// linger. `is_node` as for [`Self::admit`].
+    /// linger.
     pub(crate) fn has_room(
         &self,
         address: IpAddr,
-        is_node: bool,
+        kind: DiallerKind,
         open: usize,
         now: Instant,
     ) -> bool {
         let site = AddressBlock::of(address).site();
-        self.state.lock().lingering.has_room(now, site, is_node, open)
+        self.state.lock().lingering.has_room(now, site, kind, open)
     }
 
     /// Notes that an address, which has been proved, has begun a connection.
@@ -281,23 +294,25 @@ impl UnprovenConnections {
         self.state.lock().lingering.note(now, AddressBlock::of(address).site());
     }
 
-    /// Gives a connection a slot, if need be that of another one. `is_node`: its address is known as that of a node of
-    /// the registry. `None` if its address, or all other addresses together, have begun too many within the last
-    /// seconds.
+    /// Gives a connection a slot, if need be that of another one. Returns `None` if its address, or all addresses of
+    /// its kind together, have begun too many within the last seconds.
     pub(crate) fn admit(
         self: &Arc<Self>,
         address: IpAddr,
-        is_node: bool,
+        kind: DiallerKind,
         now: Instant,
     ) -> Option<UnprovenSlot> {
         let (sender, evicted) = oneshot::channel();
         let block = AddressBlock::of(address);
         let mut state = self.state.lock();
-        let accepted = if is_node { &mut state.accepted_of_nodes } else { &mut state.accepted };
-        if !accepted.enter(now, block, is_node) {
+        let accepted = match kind {
+            DiallerKind::Node => &mut state.accepted_of_nodes,
+            DiallerKind::Stranger => &mut state.accepted,
+        };
+        if !accepted.enter(now, block, kind) {
             return None;
         }
-        let (number, gone) = state.table.admit(block, is_node);
+        let (number, gone) = state.table.admit(block, kind);
         if let Some(gone) = gone {
             state.running.remove(&gone);
         }
@@ -339,6 +354,7 @@ impl Drop for UnprovenSlot {
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
+    use super::DiallerKind::{Node, Stranger};
     use super::*;
 
     fn block(number: u8) -> AddressBlock {
@@ -352,8 +368,8 @@ mod tests {
     #[test]
     fn one_address_pushes_out_only_its_own() {
         let mut table = UnprovenTable::default();
-        let (honest, _) = table.admit(block(1), false);
-        let flood: Vec<_> = (0..1_000).map(|_| table.admit(block(2), false)).collect();
+        let (honest, _) = table.admit(block(1), Stranger);
+        let flood: Vec<_> = (0..1_000).map(|_| table.admit(block(2), Stranger)).collect();
         assert!(table.by_age.contains_key(&honest));
         assert_eq!(table.by_age.len(), 1 + PER_ADDRESS_MAX);
         assert_eq!(flood[PER_ADDRESS_MAX].1, Some(flood[0].0), "the oldest goes first");
@@ -362,9 +378,9 @@ mod tests {
     #[test]
     fn the_address_with_the_most_gives_way() {
         let mut table = UnprovenTable::default();
-        let (honest, _) = table.admit(block(0), false);
+        let (honest, _) = table.admit(block(0), Stranger);
         for stranger in 0..200 {
-            table.admit(block(1 + stranger % 20), false);
+            table.admit(block(1 + stranger % 20), Stranger);
         }
         assert_eq!(table.by_age.len(), UNPROVEN_MAX);
         assert!(table.by_age.contains_key(&honest), "it is the only one of its address");
@@ -378,13 +394,13 @@ mod tests {
     #[test]
     fn the_site_with_the_most_gives_way_however_few_its_addresses_have() {
         let mut table = UnprovenTable::default();
-        let (honest, _) = table.admit(block(0), false);
-        let (neighbour, _) = table.admit(AddressBlock::of(of_site(1)), false);
+        let (honest, _) = table.admit(block(0), Stranger);
+        let (neighbour, _) = table.admit(AddressBlock::of(of_site(1)), Stranger);
         for _ in 0..2 {
-            table.admit(AddressBlock::of(of_site(2)), false);
+            table.admit(AddressBlock::of(of_site(2)), Stranger);
         }
         for stranger in 10..1_000 {
-            table.admit(AddressBlock::of(of_site(stranger)), false);
+            table.admit(AddressBlock::of(of_site(stranger)), Stranger);
         }
         assert_eq!(table.by_age.len(), UNPROVEN_MAX);
         assert!(table.by_age.contains_key(&honest), "it is the only one of its site");
@@ -395,13 +411,13 @@ mod tests {
     fn the_addresses_of_a_site_leave_connections_to_others() {
         let (unproven, now) = (Arc::new(UnprovenConnections::default()), Instant::now());
         let begun =
-            (0..10_000).filter(|it| unproven.admit(of_site(*it), false, now).is_some()).count();
+            (0..10_000).filter(|it| unproven.admit(of_site(*it), Stranger, now).is_some()).count();
         assert_eq!(begun, ACCEPTED_OF_SITE_MAX);
         assert!(
-            unproven.admit(of_site(1), true, now).is_some(),
+            unproven.admit(of_site(1), Node, now).is_some(),
             "a node of the registry has its own"
         );
-        assert!(unproven.admit(host(1), false, now).is_some());
+        assert!(unproven.admit(host(1), Stranger, now).is_some());
     }
 
     /// Each connection is closed at once and lingers.
@@ -410,8 +426,8 @@ mod tests {
         let (unproven, now) = (Arc::new(UnprovenConnections::default()), Instant::now());
         let mut open = 0;
         let mut dial = |address: IpAddr| {
-            let is_begun = unproven.has_room(address, false, open, now)
-                && unproven.admit(address, false, now).is_some();
+            let is_begun = unproven.has_room(address, Stranger, open, now)
+                && unproven.admit(address, Stranger, now).is_some();
             if is_begun {
                 unproven.note_begun(address, now);
                 open += 1;
@@ -423,10 +439,10 @@ mod tests {
         let of_others = (2..10_000).filter(|it| dial(host(*it))).count();
         assert_eq!(of_others, OPEN_OF_ANY_MAX - OPEN_MAX - OF_SITE_WHEN_CROWDED);
         assert_eq!(open, OPEN_OF_ANY_MAX);
-        assert!(unproven.has_room(host(0), true, OPEN_OF_ANY_MAX, now), "that of a node");
-        assert!(!unproven.has_room(of_site(1), false, OPEN_MAX, now));
-        assert!(unproven.has_room(of_site(1), false, OPEN_MAX - 1, now));
-        assert!(unproven.has_room(of_site(1), false, OPEN_MAX, now + LINGERING));
+        assert!(unproven.has_room(host(0), Node, OPEN_OF_ANY_MAX, now), "that of a node");
+        assert!(!unproven.has_room(of_site(1), Stranger, OPEN_MAX, now));
+        assert!(unproven.has_room(of_site(1), Stranger, OPEN_MAX - 1, now));
+        assert!(unproven.has_room(of_site(1), Stranger, OPEN_MAX, now + LINGERING));
     }
 
     /// Played by a registered node that dials without end from all addresses by which it is known. Each of its
@@ -436,7 +452,7 @@ mod tests {
         let (unproven, now) = (UnprovenConnections::default(), Instant::now());
         let mut open = 0;
         let mut dial = |address: IpAddr| {
-            let has_room = unproven.has_room(address, true, open, now);
+            let has_room = unproven.has_room(address, Node, open, now);
             if has_room {
                 unproven.note_begun(address, now);
                 open += 1;
@@ -445,16 +461,16 @@ mod tests {
         };
         assert_eq!((0..10_000).filter(|it| dial(host(*it % 5))).count(), OPEN_MAX);
         assert_eq!((0..1_000).filter(|_| dial(host(7))).count(), OF_SITE_WHEN_CROWDED);
-        assert!(unproven.has_room(host(8), true, OPEN_IN_ALL_MAX - 1, now));
-        assert!(!unproven.has_room(host(8), true, OPEN_IN_ALL_MAX, now), "there is a bound in all");
-        assert!(unproven.has_room(host(0), true, OPEN_IN_ALL_MAX - 1, now + LINGERING));
+        assert!(unproven.has_room(host(8), Node, OPEN_IN_ALL_MAX - 1, now));
+        assert!(!unproven.has_room(host(8), Node, OPEN_IN_ALL_MAX, now), "there is a bound in all");
+        assert!(unproven.has_room(host(0), Node, OPEN_IN_ALL_MAX - 1, now + LINGERING));
     }
 
     #[test]
     fn with_one_connection_each_the_oldest_gives_way() {
         let mut table = UnprovenTable::default();
         let all: Vec<_> = (0..=u8::try_from(UNPROVEN_MAX).unwrap())
-            .map(|stranger| table.admit(block(stranger), false))
+            .map(|stranger| table.admit(block(stranger), Stranger))
             .collect();
         assert_eq!(all[UNPROVEN_MAX].1, Some(all[0].0));
         assert!(all[..UNPROVEN_MAX].iter().all(|(_, evicted)| evicted.is_none()));
@@ -464,11 +480,11 @@ mod tests {
     fn a_second_connection_of_an_address_has_to_prove_the_address() {
         let mut table = UnprovenTable::default();
         assert!(!table.needs_validation(block(1)));
-        table.admit(block(1), false);
+        table.admit(block(1), Stranger);
         assert!(table.needs_validation(block(1)));
         assert!(!table.needs_validation(block(2)));
         (2..=u8::try_from(UNVALIDATED_MAX).unwrap())
-            .for_each(|other| _ = table.admit(block(other), false));
+            .for_each(|other| _ = table.admit(block(other), Stranger));
         assert!(table.needs_validation(block(200)));
     }
 
@@ -477,10 +493,10 @@ mod tests {
         let mut accepted = AcceptedConnections::default();
         let start = Instant::now();
         let flood = |at: Instant, accepted: &mut AcceptedConnections| {
-            (0..10_000).filter(|_| accepted.enter(at, block(1), false)).count()
+            (0..10_000).filter(|_| accepted.enter(at, block(1), Stranger)).count()
         };
         assert_eq!(flood(start, &mut accepted), ACCEPTED_MAX);
-        assert!(accepted.enter(start, block(2), false), "another address has its own");
+        assert!(accepted.enter(start, block(2), Stranger), "another address has its own");
         let later = start + ACCEPTED_WITHIN;
         assert_eq!(flood(later - Duration::from_millis(1), &mut accepted), 0);
         assert_eq!(flood(later, &mut accepted), ACCEPTED_MAX);
@@ -493,10 +509,10 @@ mod tests {
         let (owner, now) = (IpAddr::from(Ipv4Addr::new(192, 0, 2, 1)), Instant::now());
         for _ in 0..1_000 {
             if !unproven.needs_validation(owner, now) {
-                drop(unproven.admit(owner, false, now));
+                drop(unproven.admit(owner, Stranger, now));
             }
         }
-        let own = (0..1_000).filter(|_| unproven.admit(owner, false, now).is_some()).count();
+        let own = (0..1_000).filter(|_| unproven.admit(owner, Stranger, now).is_some()).count();
         assert_eq!(own, ACCEPTED_MAX - 1);
         assert!(!unproven.needs_validation(owner, now + ACCEPTED_WITHIN));
     }
@@ -506,13 +522,13 @@ mod tests {
     fn addresses_that_no_node_has_begin_a_bounded_number_of_connections_together() {
         let (unproven, now) = (Arc::new(UnprovenConnections::default()), Instant::now());
         let begun =
-            (0..20_000).filter(|it| unproven.admit(host(*it), false, now).is_some()).count();
+            (0..20_000).filter(|it| unproven.admit(host(*it), Stranger, now).is_some()).count();
         assert_eq!(begun, ACCEPTED_IN_ALL_MAX);
         let node = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
-        let own = (0..1_000).filter(|_| unproven.admit(node, true, now).is_some()).count();
+        let own = (0..1_000).filter(|_| unproven.admit(node, Node, now).is_some()).count();
         assert_eq!(own, ACCEPTED_MAX, "a node of the registry has its own");
-        assert!(unproven.admit(host(1), false, now).is_none());
-        assert!(unproven.admit(host(1), false, now + ACCEPTED_WITHIN).is_some());
+        assert!(unproven.admit(host(1), Stranger, now).is_none());
+        assert!(unproven.admit(host(1), Stranger, now + ACCEPTED_WITHIN).is_some());
         let state = unproven.state.lock();
         assert!(
             state.accepted.0.len() + state.accepted_of_nodes.0.len() <= 2 * ACCEPTED_IN_ALL_MAX
@@ -522,15 +538,15 @@ mod tests {
     #[test]
     fn addresses_that_no_node_has_take_no_slot_of_a_node() {
         let mut table = UnprovenTable::default();
-        let nodes: Vec<_> = (0..8).map(|it| table.admit(block(it), true).0).collect();
+        let nodes: Vec<_> = (0..8).map(|it| table.admit(block(it), Node).0).collect();
         for stranger in 0..1_000 {
-            table.admit(AddressBlock::of(host(stranger)), false);
+            table.admit(AddressBlock::of(host(stranger)), Stranger);
         }
         assert!(nodes.iter().all(|it| table.by_age.contains_key(it)));
         assert_eq!(table.by_age.len(), nodes.len() + UNPROVEN_MAX);
         // Nor do nodes take those of others.
         for node in 0..200 {
-            table.admit(block(node), true);
+            table.admit(block(node), Node);
         }
         assert_eq!(table.by_age.len(), NODES_UNPROVEN_MAX + UNPROVEN_MAX);
     }
@@ -540,10 +556,10 @@ mod tests {
     fn the_connections_of_one_address_have_slots_of_one_kind() {
         let mut table = UnprovenTable::default();
         for number in 0..1_000 {
-            table.admit(block(1), number % 3 == 2);
+            table.admit(block(1), if number % 3 == 2 { Node } else { Stranger });
         }
-        assert_eq!(table.of_kind(false).count(), PER_ADDRESS_MAX);
-        assert_eq!(table.of_kind(true).count(), 0);
+        assert_eq!(table.of_kind(Stranger).count(), PER_ADDRESS_MAX);
+        assert_eq!(table.of_kind(Node).count(), 0);
     }
 
     /// Together they begin more connections than are remembered.
@@ -551,12 +567,12 @@ mod tests {
     fn a_hundred_addresses_that_dial_without_end_are_accepted_a_bounded_number_of_times() {
         let (mut accepted, now) = (AcceptedConnections::default(), Instant::now());
         let dials = (0..1_000).flat_map(|_| 0..100_u8);
-        let flood = dials.filter(|host| accepted.enter(now, block(*host), true)).count();
+        let flood = dials.filter(|host| accepted.enter(now, block(*host), Node)).count();
         assert_eq!(flood, ACCEPTED_IN_ALL_MAX);
-        assert!(!accepted.enter(now, block(200), false), "an address that no node has");
-        let own = (0..1_000).filter(|_| accepted.enter(now, block(200), true)).count();
+        assert!(!accepted.enter(now, block(200), Stranger), "an address that no node has");
+        let own = (0..1_000).filter(|_| accepted.enter(now, block(200), Node)).count();
         assert_eq!(own, ACCEPTED_WHEN_FULL, "that of a node, which has begun none");
-        assert!(accepted.enter(now + ACCEPTED_WITHIN, block(0), false));
+        assert!(accepted.enter(now + ACCEPTED_WITHIN, block(0), Stranger));
     }
 
     /// The forged packets of a flood, whose handshakes fail at once, come from the address of a peer, too.
@@ -564,14 +580,15 @@ mod tests {
     fn a_flood_that_forges_addresses_begins_few_handshakes_and_keeps_no_owner_out() {
         let (unproven, now) = (Arc::new(UnprovenConnections::default()), Instant::now());
         let forge = |address: IpAddr, at: Instant| {
-            !unproven.needs_validation(address, at) && unproven.admit(address, false, at).is_some()
+            !unproven.needs_validation(address, at)
+                && unproven.admit(address, Stranger, at).is_some()
         };
         let begun = (0..20_000).filter(|it| forge(host(*it), now)).count();
         assert_eq!(begun, ACCEPTED_UNVALIDATED_MAX);
         let owner = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
         assert!((0..1_000).all(|_| !forge(owner, now)));
         assert!(
-            unproven.admit(owner, false, now).is_some(),
+            unproven.admit(owner, Stranger, now).is_some(),
             "the owner, who has proved the address"
         );
         assert!(!unproven.needs_validation(owner, now + ACCEPTED_WITHIN));

@@ -8,7 +8,7 @@ pub(crate) const COMPRESSED: u8 = 1;
 /// A decoder of message boundaries that keeps no bytes of messages. The pieces of the body may be
 /// cut anywhere.
 #[derive(Debug, Default)]
-pub(crate) struct Frames {
+pub(crate) struct BoundaryDecoder {
     head: [u8; HEAD_LEN_BYTES],
     /// Bytes of `head` that have been read.
     head_len: usize,
@@ -35,7 +35,7 @@ pub(crate) enum MessageHeadError {
     TooLarge { len_bytes: usize, max_bytes: usize },
 }
 
-impl Frames {
+impl BoundaryDecoder {
     /// Advances over the next piece of the body.
     ///
     /// # Errors
@@ -120,15 +120,15 @@ mod tests {
                 .iter()
                 .scan(0, |end, len| { *end += HEAD_LEN_BYTES + len; Some(*end) })
                 .collect();
-            let (mut frames, mut at, mut begun) = (Frames::default(), 0, 0);
+            let (mut boundaries, mut at, mut begun) = (BoundaryDecoder::default(), 0, 0);
             for cut in cuts.into_iter().cycle() {
                 let piece = &body[at..body.len().min(at + cut)];
-                let step = frames.step(piece, 40).unwrap();
+                let step = boundaries.step(piece, 40).unwrap();
                 begun += step.begun;
                 let end = ends.iter().rfind(|&&end| at < end && end <= at + piece.len());
                 prop_assert_eq!(step.whole, end.map(|end| end - at));
                 at += piece.len();
-                prop_assert_eq!(frames.at_boundary(), at == 0 || ends.contains(&at));
+                prop_assert_eq!(boundaries.at_boundary(), at == 0 || ends.contains(&at));
                 if at == body.len() {
                     break;
                 }
@@ -139,16 +139,16 @@ mod tests {
 
     #[test]
     fn a_length_is_judged_as_soon_as_it_is_read() {
-        let mut frames = Frames::default();
-        assert!(frames.step(&[0, 0, 0, 0], 10).is_ok());
-        let refused = frames.step(&[11], 10);
+        let mut boundaries = BoundaryDecoder::default();
+        assert!(boundaries.step(&[0, 0, 0, 0], 10).is_ok());
+        let refused = boundaries.step(&[11], 10);
         assert_eq!(refused, Err(MessageHeadError::TooLarge { len_bytes: 11, max_bytes: 10 }));
     }
 
     #[test]
     fn a_flag_of_another_protocol_is_refused() {
         assert_eq!(
-            Frames::default().step(&[0x80, 0, 0, 0, 0], 10),
+            BoundaryDecoder::default().step(&[0x80, 0, 0, 0, 0], 10),
             Err(MessageHeadError::Flag(0x80))
         );
     }

@@ -6,7 +6,7 @@
 //! Decompression yields to other calls after each turn. Compressed bytes may also expand to nothing, in millions
 //! of empty blocks. So a turn is bounded by its input as well, and a message of such bytes is refused. Content that
 //! shrinks well may hide such blocks, before or between them. So all turns of a message but one take place beside the
-//! runtime's threads, where callers take turns ([`Unpacker::is_long`]).
+//! runtime's threads, where callers take turns ([`Decompressor::is_long`]).
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ use flate2::read::MultiGzDecoder;
 use tonic::Status;
 
 use crate::call_share::CallCharge;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::message_boundaries::HEAD_LEN_BYTES;
 
 /// Shortest and longest piece that is decompressed at once. The pieces of a message double in length from the
 /// shortest to the longest. Guesses: a small message takes little memory, and a large one few pieces.
@@ -44,17 +44,17 @@ const DECODER_BYTES: usize = 80 * 1024;
 
 /// The compressed messages of one request, and the pieces of decompressed ones.
 #[derive(Default)]
-pub(crate) struct Unpacker {
+pub(crate) struct Decompressor {
     /// Complete messages as received, heads included.
-    packed: VecDeque<Bytes>,
-    packed_bytes: usize,
-    current: Option<PackedMessage>,
+    compressed: VecDeque<Bytes>,
+    compressed_bytes: usize,
+    current: Option<CompressedMessage>,
 }
 
 /// A message that is being decompressed.
-struct PackedMessage {
+struct CompressedMessage {
     decoder: MultiGzDecoder<Pieces>,
-    unpacked: VecDeque<Bytes>,
+    decompressed: VecDeque<Bytes>,
     len_bytes: usize,
     /// The greatest decompressed length that its compressed bytes allow.
     grown_bytes_max: usize,
@@ -83,40 +83,40 @@ pub(crate) enum Turn {
     Whole(VecDeque<Bytes>),
 }
 
-impl Unpacker {
-    /// Creates an unpacker of one compressed message that has no head.
+impl Decompressor {
+    /// Creates an decompressor of one compressed message that has no head.
     pub(crate) fn of_message(body: Bytes) -> Self {
         let length = u32::try_from(body.len()).expect("messages are far below 4 GiB");
         let head = [&[1][..], &length.to_be_bytes()[..]].concat();
-        let mut unpacker = Self::default();
-        unpacker.push(head.into());
-        unpacker.push(body);
-        unpacker
+        let mut decompressor = Self::default();
+        decompressor.push(head.into());
+        decompressor.push(body);
+        decompressor
     }
 
     /// Adds a piece of whole messages.
     pub(crate) fn push(&mut self, piece: Bytes) {
-        self.packed_bytes += piece.len();
-        self.packed.push_back(piece);
+        self.compressed_bytes += piece.len();
+        self.compressed.push_back(piece);
     }
 
     /// Returns true if messages wait.
     pub(crate) fn has_work(&self) -> bool {
-        self.current.is_some() || self.packed_bytes > 0
+        self.current.is_some() || self.compressed_bytes > 0
     }
 
     /// Returns true if the work on the messages that wait may take more than one turn, or has done so.
     pub(crate) fn is_long(&self) -> bool {
-        self.current.is_some() || self.packed_bytes > INPUT_PER_TURN
+        self.current.is_some() || self.compressed_bytes > INPUT_PER_TURN
     }
 
     /// Returns the bytes of messages that wait, without one that is being decompressed.
-    pub(crate) fn packed_bytes(&self) -> usize {
-        self.packed_bytes
+    pub(crate) fn compressed_bytes(&self) -> usize {
+        self.compressed_bytes
     }
 
     /// Returns true while a message is being decompressed.
-    pub(crate) fn is_unpacking(&self) -> bool {
+    pub(crate) fn is_decompressing(&self) -> bool {
         self.current.is_some()
     }
 
@@ -138,21 +138,23 @@ impl Unpacker {
         let mut message = match self.current.take() {
             Some(message) => message,
             None => {
-                let (is_packed, body) = self.split_message();
+                let (is_compressed, body) = self.split_message();
                 // Specified: Connect protocol, Unary-Request. Clients may leave an empty message as it is.
-                if !is_packed || body.is_empty() {
+                if !is_compressed || body.is_empty() {
                     return Ok(Turn::Whole(with_head(body)));
                 }
                 charge.take_for_request(DECODER_BYTES)?;
-                let packed_bytes: usize = body.iter().map(Bytes::len).sum();
-                PackedMessage {
-                    grown_bytes_max: packed_bytes.saturating_mul(GROWTH_MAX).max(GROWTH_FREE_BYTES),
+                let compressed_bytes: usize = body.iter().map(Bytes::len).sum();
+                CompressedMessage {
+                    grown_bytes_max: compressed_bytes
+                        .saturating_mul(GROWTH_MAX)
+                        .max(GROWTH_FREE_BYTES),
                     decoder: MultiGzDecoder::new(Pieces {
                         waiting: body,
                         taken: 0,
                         left_in_turn: 0,
                     }),
-                    unpacked: VecDeque::new(),
+                    decompressed: VecDeque::new(),
                     len_bytes: 0,
                     piece_len_bytes: PIECE_LEN_BYTES_MIN,
                     piece: None,
@@ -167,7 +169,7 @@ impl Unpacker {
             match message.read_piece(len_bytes_max)? {
                 Progress::Full => {}
                 Progress::Paused => break,
-                Progress::End => return Ok(Turn::Whole(with_head(message.unpacked))),
+                Progress::End => return Ok(Turn::Whole(with_head(message.decompressed))),
             }
         }
         self.current = Some(message);
@@ -188,24 +190,24 @@ impl Unpacker {
     }
 
     fn take(&mut self, mut len_bytes: usize) -> VecDeque<Bytes> {
-        debug_assert!(len_bytes <= self.packed_bytes, "only whole messages are pushed");
+        debug_assert!(len_bytes <= self.compressed_bytes, "only whole messages are pushed");
         let mut pieces = VecDeque::new();
         while len_bytes > 0
-            && let Some(mut piece) = self.packed.pop_front()
+            && let Some(mut piece) = self.compressed.pop_front()
         {
             let taken = piece.split_to(len_bytes.min(piece.len()));
             len_bytes -= taken.len();
-            self.packed_bytes -= taken.len();
+            self.compressed_bytes -= taken.len();
             pieces.push_back(taken);
             if !piece.is_empty() {
-                self.packed.push_front(piece);
+                self.compressed.push_front(piece);
             }
         }
         pieces
     }
 }
 
-impl PackedMessage {
+impl CompressedMessage {
     /// Decompresses one piece, or a part of it.
     fn read_piece(&mut self, len_bytes_max: usize) -> Result<Progress, Status> {
         let empty = || (BytesMut::zeroed(self.piece_len_bytes), 0);
@@ -233,7 +235,7 @@ impl PackedMessage {
         }
         piece.truncate(filled);
         if filled > 0 {
-            self.unpacked.push_back(piece.freeze());
+            self.decompressed.push_back(piece.freeze());
         }
         self.piece_len_bytes = (2 * self.piece_len_bytes).min(PIECE_LEN_BYTES_MAX);
         Ok(progress)
@@ -328,9 +330,13 @@ mod tests {
     }
 
     /// Decompresses one message, in as many turns as it takes.
-    fn next(unpacker: &mut Unpacker, charge: &CallCharge, max: usize) -> Result<Vec<u8>, Status> {
+    fn next(
+        decompressor: &mut Decompressor,
+        charge: &CallCharge,
+        max: usize,
+    ) -> Result<Vec<u8>, Status> {
         loop {
-            if let Turn::Whole(pieces) = unpacker.turn(charge, max)? {
+            if let Turn::Whole(pieces) = decompressor.turn(charge, max)? {
                 return Ok(pieces.into_iter().flatten().collect());
             }
         }
@@ -343,28 +349,28 @@ mod tests {
                 (any::<bool>(), proptest::collection::vec(0u8..4, 0..20_000)), 0..4),
             piece in 1usize..5000,
         ) {
-            let wire = messages.iter().flat_map(|(is_packed, message)| match is_packed {
+            let wire = messages.iter().flat_map(|(is_compressed, message)| match is_compressed {
                 true => framed(1, &gzip(message)),
                 false => framed(0, message),
             });
             let wire: Vec<u8> = wire.collect();
             let budget = MemoryBudget::new(1 << 30);
-            let (mut unpacker, charge) = (Unpacker::default(), charge(&budget));
-            wire.chunks(piece).for_each(|piece| unpacker.push(Bytes::copy_from_slice(piece)));
+            let (mut decompressor, charge) = (Decompressor::default(), charge(&budget));
+            wire.chunks(piece).for_each(|piece| decompressor.push(Bytes::copy_from_slice(piece)));
             for (_, message) in &messages {
-                prop_assert!(unpacker.has_work());
-                let unpacked = next(&mut unpacker, &charge, 1 << 20).unwrap();
-                prop_assert_eq!(unpacked, framed(0, message));
+                prop_assert!(decompressor.has_work());
+                let decompressed = next(&mut decompressor, &charge, 1 << 20).unwrap();
+                prop_assert_eq!(decompressed, framed(0, message));
             }
-            prop_assert!(!unpacker.has_work());
+            prop_assert!(!decompressor.has_work());
         }
 
         #[test]
         fn bytes_that_are_not_gzip_are_refused(bytes in proptest::collection::vec(any::<u8>(), 1..200)) {
             let budget = MemoryBudget::new(1 << 30);
-            let mut unpacker = Unpacker::default();
-            unpacker.push(framed(1, &bytes).into());
-            let refused = next(&mut unpacker, &charge(&budget), 1 << 20).unwrap_err();
+            let mut decompressor = Decompressor::default();
+            decompressor.push(framed(1, &bytes).into());
+            let refused = next(&mut decompressor, &charge(&budget), 1 << 20).unwrap_err();
             prop_assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         }
     }
@@ -380,11 +386,11 @@ mod tests {
     #[test]
     fn what_is_empty_is_not_decompressed() {
         let budget = MemoryBudget::new(1 << 30);
-        let (mut unpacker, charge) = (Unpacker::default(), charge(&budget));
+        let (mut decompressor, charge) = (Decompressor::default(), charge(&budget));
         for empty in [framed(1, b""), framed(1, &gzip(b""))] {
-            unpacker.push(empty.into());
-            assert_eq!(next(&mut unpacker, &charge, 100).unwrap(), framed(0, b""));
-            assert!(!unpacker.has_work());
+            decompressor.push(empty.into());
+            assert_eq!(next(&mut decompressor, &charge, 100).unwrap(), framed(0, b""));
+            assert!(!decompressor.has_work());
         }
     }
 
@@ -392,10 +398,10 @@ mod tests {
     fn the_length_is_limited_after_decompression() {
         let budget = MemoryBudget::new(1 << 30);
         for (len, fits) in [(100_000, true), (100_001, false)] {
-            let mut unpacker = Unpacker::default();
-            unpacker.push(framed(1, &gzip(&compressible(len))).into());
-            let unpacked = next(&mut unpacker, &charge(&budget), 100_000);
-            assert_eq!(unpacked.is_ok(), fits, "{len}");
+            let mut decompressor = Decompressor::default();
+            decompressor.push(framed(1, &gzip(&compressible(len))).into());
+            let decompressed = next(&mut decompressor, &charge(&budget), 100_000);
+            assert_eq!(decompressed.is_ok(), fits, "{len}");
         }
     }
 
@@ -403,9 +409,9 @@ mod tests {
     fn memory_is_charged_before_a_message_grows_and_given_back() {
         let budget = MemoryBudget::new(4 << 20);
         let call = charge(&budget);
-        let mut unpacker = Unpacker::default();
-        unpacker.push(framed(1, &gzip(&compressible(20 << 20))).into());
-        let refused = next(&mut unpacker, &call, 25 << 20).unwrap_err();
+        let mut decompressor = Decompressor::default();
+        decompressor.push(framed(1, &gzip(&compressible(20 << 20))).into());
+        let refused = next(&mut decompressor, &call, 25 << 20).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         assert!(
             refused.metadata().get("retry-after").is_some(),
@@ -434,13 +440,13 @@ mod tests {
     fn blocks_without_content_are_taken_in_in_turns_and_refused_when_there_are_many() {
         let budget = MemoryBudget::new(1 << 30);
         let call = charge(&budget);
-        let mut unpacker = Unpacker::default();
-        unpacker.push(framed(1, &empty_blocks(10_000)).into());
-        assert_eq!(unpacker.turn(&call, 1 << 20).unwrap(), Turn::Again, "12 KiB in two turns");
-        assert_eq!(next(&mut unpacker, &call, 1 << 20).unwrap(), framed(0, b""));
+        let mut decompressor = Decompressor::default();
+        decompressor.push(framed(1, &empty_blocks(10_000)).into());
+        assert_eq!(decompressor.turn(&call, 1 << 20).unwrap(), Turn::Again, "12 KiB in two turns");
+        assert_eq!(next(&mut decompressor, &call, 1 << 20).unwrap(), framed(0, b""));
 
-        unpacker.push(framed(1, &empty_blocks(1_000_000)).into());
-        let refused = next(&mut unpacker, &call, 25 << 20).unwrap_err();
+        decompressor.push(framed(1, &empty_blocks(1_000_000)).into());
+        let refused = next(&mut decompressor, &call, 25 << 20).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         assert!(refused.message().contains("shorter"), "{refused}");
     }
@@ -450,9 +456,9 @@ mod tests {
     fn a_message_that_does_not_shrink_is_taken_in() {
         let random = random(1 << 20);
         let budget = MemoryBudget::new(1 << 30);
-        let mut unpacker = Unpacker::default();
-        unpacker.push(framed(1, &gzip(&random)).into());
-        assert_eq!(next(&mut unpacker, &charge(&budget), 2 << 20).unwrap(), framed(0, &random));
+        let mut decompressor = Decompressor::default();
+        decompressor.push(framed(1, &gzip(&random)).into());
+        assert_eq!(next(&mut decompressor, &charge(&budget), 2 << 20).unwrap(), framed(0, &random));
     }
 
     /// Bytes without a pattern that gzip finds.
@@ -478,15 +484,16 @@ mod tests {
         ];
         for (len, fits) in lens {
             let call = charge(&budget);
-            let packed = gzip(&vec![0; len]);
-            let mut unpacker = Unpacker::default();
-            unpacker.push(framed(1, &packed).into());
-            let unpacked = next(&mut unpacker, &call, 25 << 20);
-            assert_eq!(unpacked.is_ok(), fits, "{len}");
-            if let Err(refused) = unpacked {
+            let compressed = gzip(&vec![0; len]);
+            let mut decompressor = Decompressor::default();
+            decompressor.push(framed(1, &compressed).into());
+            let decompressed = next(&mut decompressor, &call, 25 << 20);
+            assert_eq!(decompressed.is_ok(), fits, "{len}");
+            if let Err(refused) = decompressed {
                 assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
                 assert!(refused.message().contains("64 times"), "{refused}");
-                let most = GROWTH_FREE_BYTES.max(packed.len() * GROWTH_MAX) + PIECE_LEN_BYTES_MAX;
+                let most =
+                    GROWTH_FREE_BYTES.max(compressed.len() * GROWTH_MAX) + PIECE_LEN_BYTES_MAX;
                 assert!(
                     budget.used_bytes() <= most + DECODER_BYTES + (1 << 17),
                     "it has stopped early"
@@ -499,10 +506,10 @@ mod tests {
     fn a_large_message_takes_many_turns() {
         let budget = MemoryBudget::new(1 << 30);
         let call = charge(&budget);
-        let mut unpacker = Unpacker::default();
-        unpacker.push(framed(1, &gzip(&compressible(4 << 20))).into());
+        let mut decompressor = Decompressor::default();
+        decompressor.push(framed(1, &gzip(&compressible(4 << 20))).into());
         let mut turns = 1;
-        while unpacker.turn(&call, 25 << 20).unwrap() == Turn::Again {
+        while decompressor.turn(&call, 25 << 20).unwrap() == Turn::Again {
             turns += 1;
         }
         assert!(turns >= (4 << 20) / (PIECES_PER_TURN * PIECE_LEN_BYTES_MAX), "{turns}");

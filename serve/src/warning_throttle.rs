@@ -1,5 +1,5 @@
-//! Warnings that callers can cause at will, such as those about connections that are not accepted or are closed: a
-//! flood repeats their causes, and not their lines in the log.
+//! Warnings that callers can cause at will, such as those about connections that are not accepted or are closed. A
+//! flood repeats their cause, but not their line in the log: a kind of warning has one line a minute.
 
 use std::time::Duration;
 
