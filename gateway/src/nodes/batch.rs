@@ -50,12 +50,12 @@ const PROMPT_CALLS_MAX: usize = 2;
 /// than two calls of 8, and 2 ms are a part of the time that a commit takes.
 const GATHERED_JOBS: usize = 16;
 const GATHER_MAX: Duration = Duration::from_millis(2);
-/// Largest number of concurrent calls with requests of suspects: callers of sites that the node often refuses, or fails.
-/// A guess.
+/// Largest number of concurrent calls with requests of suspects: callers of sites that the node often refuses, or
+/// fails. A guess.
 const SUSPECT_CALLS_MAX: usize = 2;
-/// Longest wait for a call without other requests; then another node is asked. A guess: most requests have their turn by
-/// then. A node that fails every call, as one of the reference implementation that takes over an older network, would
-/// otherwise have each request wait for the whole time of an attempt.
+/// Longest wait for a call without other requests; then another node is asked. A guess: most requests have their turn
+/// by then. A node that fails every call, as one of the reference implementation that takes over an older network,
+/// would otherwise have each request wait for the whole time of an attempt.
 const LONE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Largest number of requests in a node's queue; further ones wait for a place in it. A guess.
 const JOBS_MAX: usize = 4096;
@@ -211,8 +211,8 @@ impl Batcher {
     /// Publishes these client envelopes in this order, all or none of them. The node may answer wrongly for some.
     /// Returns `None` if the caller hangs up (`gone` is cancelled) before they are sent. `end` resolves when the
     /// attempt's time is over; envelopes that still wait then are not sent. `held` is the request's memory. With
-    /// `per_call` one, or if the node has often refused the caller, no other request is in the call, and the wait for it
-    /// is at most [`LONE_WAIT_MAX`].
+    /// `per_call` one, or if the node has often refused the caller, no other request is in the call, and the wait for
+    /// it is at most [`LONE_WAIT_MAX`].
     ///
     /// # Errors
     /// The failure of the call that had them, or the end of the attempt; see [`NodeError::may_be_published`].
