@@ -248,6 +248,12 @@ impl Endpoints {
         self.0.slots.iter().any(|slot| slot.display_url != asked.endpoint())
     }
 
+    /// Returns the indices of the endpoints with the host and port of `asked`, which is one of these endpoints.
+    pub(crate) fn with_host_of(&self, asked: &Chain) -> Vec<usize> {
+        let all = self.display_urls().enumerate();
+        all.filter(|(_, url)| url == asked.endpoint()).map(|(index, _)| index).collect()
+    }
+
     /// Pauses the endpoints with the host and port of `asked`. Does nothing if there is no other one.
     pub(crate) fn distrust_asked(&self, asked: &Chain, reason: &str) {
         self.distrust_named(asked.endpoint(), reason);

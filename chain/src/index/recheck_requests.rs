@@ -95,6 +95,12 @@ impl RecheckSilences {
         self.missed.values().min().copied()
     }
 
+    /// Returns true if the endpoint has answered no recheck for `time` at `now`.
+    pub(super) fn is_silent_for(&self, endpoint: &str, time: Duration, now: Instant) -> bool {
+        let since = self.since.get(endpoint);
+        since.is_some_and(|since| now.saturating_duration_since(*since) >= time)
+    }
+
     /// Returns true if the last recheck has to be repeated.
     pub(super) fn is_waiting(&self) -> bool {
         self.is_waiting

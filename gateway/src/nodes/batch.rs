@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, join};
+use futures_util::future::{BoxFuture, join, join3};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey, SequenceId};
@@ -50,9 +50,13 @@ const PROMPT_CALLS_MAX: usize = 2;
 /// than two calls of 8, and 2 ms are a part of the time that a commit takes.
 const GATHERED_JOBS: usize = 16;
 const GATHER_MAX: Duration = Duration::from_millis(2);
-/// Largest number of concurrent calls with requests that are sent alone: those of suspects, which are callers of sites
-/// that the node often refuses, and those that it has failed together with others. A guess.
-const LONE_CALLS_MAX: usize = 2;
+/// Largest number of concurrent calls with requests of suspects: callers of sites that the node often refuses, or
+/// fails. A guess.
+const SUSPECT_CALLS_MAX: usize = 2;
+/// Longest wait for a call without other requests; then another node is asked. A guess: most requests have their turn
+/// by then. A node that fails every call, as one of the reference implementation that takes over an older network,
+/// would otherwise have each request wait for the whole time of an attempt.
+const LONE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Largest number of requests in a node's queue; further ones wait for a place in it. A guess.
 const JOBS_MAX: usize = 4096;
 /// Largest number of envelopes, and of bytes of client envelopes, of several requests in a call. A single request
@@ -130,8 +134,10 @@ impl PublishJob {
 #[derive(Clone)]
 pub(crate) struct Batcher {
     jobs: JobQueue<PublishJob>,
-    /// Requests that are sent alone.
+    /// Requests that are sent once more, alone. They do not wait for those of suspects, one of which may have had the
+    /// node fail them.
     lone_jobs: JobQueue<PublishJob>,
+    suspect_jobs: JobQueue<PublishJob>,
     caller: Arc<NodeCaller>,
 }
 
@@ -179,6 +185,7 @@ impl Batcher {
     ) -> Self {
         let (jobs, waiting) = job_queue(JOBS_MAX);
         let (lone_jobs, lone) = job_queue(JOBS_MAX);
+        let (suspect_jobs, of_suspects) = job_queue(JOBS_MAX);
         let caller = Arc::new(NodeCaller {
             record: record.clone(),
             channel,
@@ -190,20 +197,22 @@ impl Batcher {
             newest: Arc::default(),
         });
         let batching = caller.clone().run(waiting, CALLS_MAX, RequestsPerCall::All);
-        let alone = caller.clone().run(lone, LONE_CALLS_MAX, RequestsPerCall::One);
+        let alone = caller.clone().run(lone, CALLS_MAX, RequestsPerCall::One);
+        let suspected = caller.clone().run(of_suspects, SUSPECT_CALLS_MAX, RequestsPerCall::One);
         tokio::spawn(async move {
             tokio::select! {
                 () = end.cancelled() => {}
-                _ = join(batching, alone) => {}
+                _ = join3(batching, alone, suspected) => {}
             }
         });
-        Self { jobs, lone_jobs, caller }
+        Self { jobs, lone_jobs, suspect_jobs, caller }
     }
 
     /// Publishes these client envelopes in this order, all or none of them. The node may answer wrongly for some.
     /// Returns `None` if the caller hangs up (`gone` is cancelled) before they are sent. `end` resolves when the
     /// attempt's time is over; envelopes that still wait then are not sent. `held` is the request's memory. With
-    /// `per_call` one, or if the node has often refused the caller, no other request is in the call.
+    /// `per_call` one, or if the node has often refused the caller, no other request is in the call, and the wait for
+    /// it is at most [`LONE_WAIT_MAX`].
     ///
     /// # Errors
     /// The failure of the call that had them, or the end of the attempt; see [`NodeError::may_be_published`].
@@ -219,8 +228,11 @@ impl Batcher {
         let (answer, mut answered) = oneshot::channel();
         let mut end = pin!(end);
         let unused = || NodeError::Failed(Status::unavailable("the node is no longer used"));
-        let is_alone = per_call == RequestsPerCall::One || self.caller.suspects.has(caller);
-        let jobs = if is_alone { &self.lone_jobs } else { &self.jobs };
+        let jobs = match per_call {
+            _ if self.caller.suspects.has(caller) => &self.suspect_jobs,
+            RequestsPerCall::One => &self.lone_jobs,
+            RequestsPerCall::All => &self.jobs,
+        };
         let job = PublishJob { caller: caller.clone(), clients, gone: gone.clone(), answer, held };
         let not_called = |error: NodeError| Some(Err(NodeError::NotCalled(Box::new(error))));
         let outcome_of = |answer: Result<_, _>| match answer {
@@ -239,14 +251,22 @@ impl Batcher {
             () = gone.cancelled() => return None,
             error = &mut end => return not_called(error),
         };
-        tokio::select! {
-            biased;
-            answer = &mut answered => return outcome_of(answer),
-            () = gone.cancelled() => if waiting.give_up() {
-                return None;
-            },
-            error = &mut end => {
-                return if waiting.give_up() { not_called(error) } else { Some(Err(error)) };
+        let wait_max = if std::ptr::eq(jobs, &self.jobs) { Duration::MAX } else { LONE_WAIT_MAX };
+        let mut late = pin!(tokio::time::sleep(wait_max).fuse());
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answered => return outcome_of(answer),
+                () = gone.cancelled() => match waiting.give_up() {
+                    true => return None,
+                    false => break,
+                },
+                error = &mut end => {
+                    return if waiting.give_up() { not_called(error) } else { Some(Err(error)) };
+                }
+                () = &mut late => if waiting.give_up() {
+                    return not_called(NodeError::Timeout(wait_max));
+                },
             }
         }
         // The caller has hung up, and the node was called: the answer is awaited for the bill.

@@ -94,30 +94,42 @@ pub(super) struct AttemptEnd {
     pub(super) placed: Vec<(usize, PlacedEnvelope)>,
     /// The envelopes that the node has not published, with the reason.
     pub(super) failed: Option<(NodeError, Vec<PublishItem>)>,
+    /// True if one of the calls may have published the failed envelopes nevertheless.
+    pub(super) may_be_published: bool,
+}
+
+impl AttemptEnd {
+    /// Adds the end of a further call with the envelopes that this one has not published.
+    fn then(mut self, further: Self) -> Self {
+        self.placed.extend(further.placed);
+        let may_be_published = self.may_be_published || further.may_be_published;
+        Self { placed: self.placed, failed: further.failed, may_be_published }
+    }
 }
 
 impl NodeAttempt {
     /// Calls the node. If it fails a call with several requests, calls it once more with this one alone: an envelope of
-    /// another caller may be the reason, and would be it at the next node, too.
+    /// another caller may be the reason, and would be it at the next node, too. What the first call may have published
+    /// stays open, however the second one ends.
     pub(super) async fn run(mut self) -> AttemptEnd {
-        let items = std::mem::take(&mut self.items);
-        let mut end = self.call_and_look(items).await;
+        let (items, before) = (std::mem::take(&mut self.items), self.node.batcher.newest());
+        let mut end = self.call_and_look(items, before).await;
         let is_with_others = |failed: &mut (NodeError, Vec<PublishItem>)| {
             matches!(failed.0, NodeError::FailedWithOthers(_))
         };
         if let Some((_, items)) = end.failed.take_if(is_with_others) {
             self.per_call = RequestsPerCall::One;
-            let alone = self.call_and_look(items).await;
-            end.placed.extend(alone.placed);
-            end.failed = alone.failed;
+            let alone = self.call_and_look(items, before).await;
+            return end.then(alone);
         }
         end
     }
 
     /// Calls the node. If the call fails, looks for the envelopes that the node has published nevertheless. Of an
-    /// answer that is wrong for some envelopes, it takes the others: another node would be paid for them, too.
-    async fn call_and_look(&self, items: Vec<PublishItem>) -> AttemptEnd {
-        let (since, before) = (Instant::now(), self.node.batcher.newest());
+    /// answer that is wrong for some envelopes, it takes the others: another node would be paid for them, too. `before`
+    /// is the node's newest sequence id from before the attempt.
+    async fn call_and_look(&self, items: Vec<PublishItem>, before: SequenceId) -> AttemptEnd {
+        let since = Instant::now();
         let Some(answer) = self.call_until_caught_up(&items).await else {
             return AttemptEnd::default(); // nothing was sent, and the caller has hung up
         };
@@ -135,7 +147,7 @@ impl NodeAttempt {
                 let placed = indexed(placed);
                 let Some(fault) = fault else {
                     node.metrics.record_attempt(false);
-                    return AttemptEnd { placed, failed: None };
+                    return AttemptEnd { placed, ..AttemptEnd::default() };
                 };
                 (placed, fault, wrong, true)
             }
@@ -168,12 +180,16 @@ impl NodeAttempt {
         {
             self.node.metrics.record_attempt(has_failed);
         }
-        if error.may_be_published() {
-            missing.iter().for_each(|item| item.bill.leave_open());
+        let may_be_published = error.may_be_published();
+        if may_be_published {
+            for item in &missing {
+                item.bill.leave_open();
+                self.context.published.note_open(item.key, node.id());
+            }
         }
         let failed = (!missing.is_empty()).then_some((error, missing));
         placed.extend(indexed(arrived));
-        AttemptEnd { placed, failed }
+        AttemptEnd { placed, failed, may_be_published }
     }
 
     /// Calls the node, and repeats the call while it refuses envelopes that depend on a new chain envelope: this
@@ -405,6 +421,22 @@ mod tests {
         assert!(elapsed + call_time(timeout, elapsed) < client, "{elapsed:?}");
         assert_eq!(call_time(timeout, Duration::ZERO), timeout);
         assert_eq!(call_time(Duration::from_secs(1), client), Duration::from_secs(1));
+    }
+
+    /// Otherwise the client would be told that the envelope is certainly not published, and would pay nothing for it.
+    #[test]
+    fn what_a_call_may_have_published_stays_open_when_the_next_one_is_refused() {
+        let ended = |error: NodeError| AttemptEnd {
+            may_be_published: error.may_be_published(),
+            failed: Some((error, Vec::new())),
+            ..AttemptEnd::default()
+        };
+        let refused = || ended(NodeError::Refused(Status::invalid_argument("bad")));
+        let failed = ended(NodeError::FailedWithOthers(Status::internal("a disk")));
+        let end = failed.then(refused());
+        assert!(end.may_be_published);
+        assert!(matches!(end.failed, Some((NodeError::Refused(_), _))), "the last error is told");
+        assert!(!refused().then(refused()).may_be_published);
     }
 
     #[test]

@@ -13,15 +13,16 @@ use crate::landed::ClientKey;
 /// Largest number of remembered envelopes. A guess: at about 60 bytes each they take 30 MB. A forgotten envelope is
 /// sent to the node of its topic again, which answers with the stored one.
 const ENVELOPES_MAX: usize = 500_000;
-/// Largest number of remembered earlier nodes. A guess: few envelopes are published at two nodes.
-const EARLIER_MAX: usize = 10_000;
+/// Largest number of remembered further nodes. A guess: few envelopes are published at two nodes, or fail at one that
+/// may have published them.
+const ALSO_MAX: usize = 10_000;
 
 /// The id of each client envelope. The least used entries are removed first.
 #[derive(Debug)]
 pub(super) struct PublishedEnvelopes {
     places: Cache<ClientKey, EnvelopeId>,
-    /// The envelopes that were also published at these nodes before.
-    earlier: Cache<(ClientKey, OriginatorId), ()>,
+    /// The envelopes that were published at these nodes before, or may have been published there.
+    also: Cache<(ClientKey, OriginatorId), ()>,
     /// Held from the look-up of an id until it is recorded, so that of attempts that end at the same time only one
     /// is the first.
     claiming: Mutex<()>,
@@ -31,7 +32,7 @@ impl Default for PublishedEnvelopes {
     fn default() -> Self {
         Self {
             places: Cache::new(ENVELOPES_MAX),
-            earlier: Cache::new(EARLIER_MAX),
+            also: Cache::new(ALSO_MAX),
             claiming: Mutex::default(),
         }
     }
@@ -62,16 +63,21 @@ impl PublishedEnvelopes {
             return false;
         }
         if let Some(earlier) = known {
-            self.earlier.insert((client, earlier.originator), ());
+            self.also.insert((client, earlier.originator), ());
         }
         self.places.insert(client, id);
         true
     }
 
-    /// Returns true if a request has published the client bytes of this key at a node.
-    pub(super) fn was_at(&self, client: ClientKey, node: OriginatorId) -> bool {
+    /// Records that a call has failed at a node which may have published the client bytes of this key nevertheless.
+    pub(super) fn note_open(&self, client: ClientKey, node: OriginatorId) {
+        self.also.insert((client, node), ());
+    }
+
+    /// Returns true if a request has published the client bytes of this key at a node, or may have done so.
+    pub(super) fn may_be_at(&self, client: ClientKey, node: OriginatorId) -> bool {
         self.places.get(&client).is_some_and(|id| id.originator == node)
-            || self.earlier.get(&(client, node)).is_some()
+            || self.also.get(&(client, node)).is_some()
     }
 
     /// Removes the id of an envelope that no node shows any more.
@@ -109,8 +115,18 @@ mod tests {
             for node in order {
                 published.claim(client, EnvelopeId::new(node, SequenceId(7)));
             }
-            let was_at = |node| published.was_at(client, node);
-            assert_eq!([first, second, other].map(was_at), [true, true, false]);
+            let may_be_at = |node| published.may_be_at(client, node);
+            assert_eq!([first, second, other].map(may_be_at), [true, true, false]);
         }
+    }
+
+    /// The node is slow: it fails a request, and stores the envelope after the gateway has looked for it. Another
+    /// request with the same envelope was refused there meanwhile.
+    #[test]
+    fn a_node_that_may_have_published_an_envelope_is_remembered() {
+        let (published, client, node) = (PublishedEnvelopes::default(), [7; 16], OriginatorId(100));
+        published.note_open(client, node);
+        published.claim(client, EnvelopeId::new(OriginatorId(200), SequenceId(7)));
+        assert!(published.may_be_at(client, node) && !published.may_be_at([8; 16], node));
     }
 }

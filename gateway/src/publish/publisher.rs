@@ -272,15 +272,15 @@ impl NodePublisher {
             per_call: RequestsPerCall::All,
             gone,
         };
-        let Ok(AttemptEnd { placed, failed }) = tokio::spawn(attempt.run()).await else {
+        let Ok(end) = tokio::spawn(attempt.run()).await else {
             let error = NodeError::Failed(Status::unavailable("the gateway is shutting down"));
             let last = NodePublishError::Last { node: id, error, may_be_published: true };
             return indexes.into_iter().map(|index| (index, Err(last.clone()))).collect();
         };
         let mut published: Vec<_> =
-            placed.into_iter().map(|(index, placed)| (index, Ok(placed))).collect();
-        let Some((error, items)) = failed else { return published };
-        let may_be_published = may_be_published || error.may_be_published();
+            end.placed.into_iter().map(|(index, placed)| (index, Ok(placed))).collect();
+        let Some((error, items)) = end.failed else { return published };
+        let may_be_published = may_be_published || end.may_be_published;
         let (next, last) = {
             let mut retry = request.retry.lock();
             let left: Vec<usize> = items.iter().map(|item| item.index).collect();

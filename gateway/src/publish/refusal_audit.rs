@@ -15,7 +15,8 @@ use super::arrival;
 use super::attempt::AttemptContext;
 use super::item::PublishItem;
 use super::published::PublishedEnvelopes;
-use crate::nodes::{Node, PlacedEnvelope};
+use crate::nodes::{Node, Nodes, PlacedEnvelope};
+use crate::sharing::SharedQuery;
 
 /// Time after which other nodes are asked. A guess: nodes replicate within a second.
 const ASK_AFTER: Duration = Duration::from_secs(5);
@@ -52,10 +53,15 @@ impl RefusalAudits {
         }
         let Ok(place) = self.0.clone().try_acquire_owned() else { return };
         let (nodes, published) = (context.nodes.clone(), context.published.clone());
+        // All are of one request, whose bytes they keep after its answer.
+        let held = refused.first().map(|item| item.charge.hold());
         tokio::spawn(async move {
-            let _place = place;
+            let _kept = (place, held);
             sleep(ASK_AFTER).await;
             let found = arrival::find_at_others(&nodes, &node, &refused, before).await;
+            if found.iter().any(Option::is_some) {
+                learn_of_others(&nodes, &refused, &published).await;
+            }
             let stored = stored_refusals(&refused, found, before, &published);
             let Some(envelope) = stored.first() else { return };
             node.record_stored_refusal();
@@ -70,8 +76,16 @@ impl RefusalAudits {
     }
 }
 
+/// Learns where other gateways of this payer have published the envelopes: each of them may have asked the node later.
+async fn learn_of_others(nodes: &Nodes, refused: &[PublishItem], published: &PublishedEnvelopes) {
+    let Some(share) = nodes.share() else { return };
+    let clients = refused.iter().map(|item| item.key).collect();
+    let known = share.known(&SharedQuery { clients, ..SharedQuery::default() }).await;
+    known.places.iter().for_each(|(client, landed)| published.learn(*client, landed.id));
+}
+
 /// Returns the ids of envelopes that were found although their node refused them. Not those that the node may have
-/// stored before, or for another request.
+/// stored before, or for another request, of this gateway or of one that shares the places of envelopes.
 fn stored_refusals(
     refused: &[PublishItem],
     found: Vec<Option<PlacedEnvelope>>,
@@ -80,7 +94,7 @@ fn stored_refusals(
 ) -> Vec<EnvelopeId> {
     let is_stored = |(item, found): (&PublishItem, Option<PlacedEnvelope>)| {
         let id = found.and_then(|placed| placed.id)?;
-        (id.sequence > before && !published.was_at(item.key, id.originator)).then_some(id)
+        (id.sequence > before && !published.may_be_at(item.key, id.originator)).then_some(id)
     };
     refused.iter().zip(found).filter_map(is_stored).collect()
 }

@@ -281,6 +281,32 @@ async fn a_node_that_stores_what_it_claims_to_refuse_is_avoided() {
     assert_eq!(id_of(&answer[0]).0, first);
 }
 
+/// Requests of a caller whom a node has often refused are sent alone there, few at once, and the node is slow.
+#[tokio::test]
+async fn what_waits_long_for_a_call_of_its_own_goes_to_another_node() {
+    let patient = |settings: &mut hawser_gateway::GatewaySettings| {
+        settings.attempt_timeout = Duration::from_secs(600);
+    };
+    let net = Net::with(2, patient, |_| {}).await;
+    let (first, other) = first_and_other(&net, 1).await;
+    let (node, other) = (net.node_of(first), net.node_of(other));
+    node.becomes(Manner::Refuses(1));
+    for n in 0..10 {
+        net.publish(vec![message(1, &format!("refused {n}"))]).await.unwrap();
+    }
+    node.becomes(Manner::Honest);
+    node.holds_answers(true);
+    let publishing = (0..3).map(async |n| net.publish(vec![message(1, &format!("{n}"))]).await);
+    let releasing = async {
+        until(async || other.calls() == 11).await;
+        node.holds_answers(false);
+    };
+    let publishing = futures_util::future::join_all(publishing);
+    let (answers, ()) = futures_util::future::join(publishing, releasing).await;
+    let nodes = answers.into_iter().map(|answer| id_of(&answer.unwrap()[0]).0);
+    assert_eq!(nodes.filter(|id| *id == other.id.0).count(), 1);
+}
+
 #[tokio::test]
 async fn a_topic_stays_on_a_node_that_has_refused_something_and_lives() {
     let net = Net::start(3).await;

@@ -137,6 +137,31 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
     assert_eq!(second.publish(vec![message(1, "another one")]).await.unwrap(), other);
 }
 
+/// The node is behind when one gateway asks it, and takes the envelope from the other gateway a moment later. A caller
+/// could have any node taken for one that lies so.
+#[tokio::test]
+async fn a_node_that_has_published_for_another_gateway_what_it_refused_is_not_avoided() {
+    let redis = RedisServer::start();
+    let (gateway, _other) = two(&redis, 2, |_| {}).await;
+    let id = id_of(&gateway.publish(vec![message(1, "where?")]).await.unwrap()[0]).0;
+    let other = gateway.nodes.iter().find(|node| node.id.0 != id).unwrap();
+    let node = gateway.node_of(id);
+    node.becomes(Manner::StoresAndFails(Code::InvalidArgument));
+    let asked = other.newest_calls();
+    let envelope = message(1, "at both");
+    let answer = gateway.publish(vec![envelope.clone()]).await.unwrap();
+    assert_eq!(id_of(&answer[0]).0, other.id.0);
+    for stored in node.log() {
+        let (originator, sequence) = id_of(&stored);
+        other.index_quietly(originator, sequence, &stored);
+        tell(&redis, &envelope, &format!("{originator}.{sequence}")).await;
+    }
+    node.becomes(Manner::Honest);
+    until(async || other.newest_calls() > asked).await;
+    tokio::time::sleep(Duration::from_millis(500)).await; // the audit ends
+    assert_eq!(id_of(&gateway.publish(vec![message(1, "next")]).await.unwrap()[0]).0, id);
+}
+
 #[tokio::test]
 async fn a_payload_that_one_gateway_has_put_on_the_chain_is_billed_once() {
     let redis = RedisServer::start();

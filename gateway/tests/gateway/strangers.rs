@@ -10,7 +10,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use tonic::{Code, Request, Response, Status};
 
-use super::fake_node::Manner;
+use super::fake_node::{Manner, id_of};
 use super::fixture::{
     Net, SOON, commit, identity_update, message, numbered_update, page_at, until,
 };
@@ -469,6 +469,22 @@ async fn what_waits_when_its_caller_goes_holds_no_memory_and_what_is_under_way_i
     node.holds_answers(false);
     until(async || charged(&net).await == 0).await;
     assert_eq!(node.log().len(), 8 + 400);
+}
+
+/// Its requests are answered long before their bytes are free.
+#[tokio::test]
+async fn what_an_audit_of_a_refusal_keeps_is_charged() {
+    let net = Net::start(2).await;
+    let id = id_of(&net.publish(vec![message(1, "where?")]).await.unwrap()[0]).0;
+    net.node_of(id).becomes(Manner::Refuses(1));
+    let other = net.nodes.iter().find(|node| node.id.0 != id).unwrap();
+    let asked = other.newest_calls();
+    net.publish(large("refused")).await.unwrap();
+    other.becomes(Manner::AnswersNoQuery);
+    until(async || other.newest_calls() > asked).await;
+    let held = charged(&net).await;
+    assert!(held > 100_000, "{held} bytes: the audit waits for an answer");
+    until(async || charged(&net).await == 0).await;
 }
 
 #[tokio::test]

@@ -100,12 +100,17 @@ impl PageReader {
         let began = Instant::now();
         let votes = loop {
             let (votes, silent) = self.votes_on(fork).await;
+            let now = Instant::now();
+            // One that has been silent for as long before is not waited for again, as it may be gone.
+            let is_waited_for = |host: &String| !self.silences.is_silent_for(host, SILENT_MAX, now);
             // Near the head, the votes of those that answer decide.
-            let is_open =
-                is_deep && !silent.is_empty() && votes.values().all(|it| !it.has_replaced);
+            let is_open = is_deep
+                && silent.iter().any(is_waited_for)
+                && votes.values().all(|it| !it.has_replaced);
             if !is_open || began.elapsed() >= SILENT_MAX {
                 break votes;
             }
+            self.context.stuck("an endpoint is silent about blocks that another one has replaced");
             sleep(ASK_EVERY).await;
         };
         let is_refused = if is_deep {
@@ -181,6 +186,27 @@ mod tests {
     /// the payments of a thousand blocks taken back.
     #[tokio::test]
     async fn the_silence_of_a_moment_lets_no_endpoint_replace_deep_blocks() {
+        let (mut reader, fork, urls) = reader_of_a_deep_fork().await;
+        let liar = Chain::connect(&urls[0], 1).await.unwrap();
+        assert!(reader.refuses(&fork, &liar).await);
+        let errors: Vec<_> =
+            reader.endpoints.status().into_iter().map(|it| it.error.is_some()).collect();
+        assert_eq!(errors, [true, false], "the one that has shown it is left");
+    }
+
+    /// Otherwise a node with an endpoint that is gone would wait for a minute at each such reorganisation.
+    #[tokio::test]
+    async fn an_endpoint_that_has_been_silent_for_long_is_not_waited_for_again() {
+        let (mut reader, fork, urls) = reader_of_a_deep_fork().await;
+        let since = Instant::now().checked_sub(SILENT_MAX).unwrap();
+        reader.silences.note(BTreeSet::from([urls[1].clone()]), since);
+        let other = Chain::connect(&urls[0], 1).await.unwrap();
+        assert!(!reader.refuses(&fork, &other).await, "its answer to a second question would");
+    }
+
+    /// Returns a reader of which the first endpoint has replaced a block far below the head. The second one has it, and
+    /// does not answer the first question about it.
+    async fn reader_of_a_deep_fork() -> (PageReader, Fork, [String; 2]) {
         let (mut reader, other) = (reader(), B256::repeat_byte(1));
         let shown = |hash: B256| {
             let (parent, number) = (B256::ZERO, "0x1388");
@@ -196,10 +222,6 @@ mod tests {
         let header = BlockHeader { block: replaced, parent, time_s: 1, may_have_logs: false };
         let fork = reader.walk.fork(&[header]).unwrap();
         assert!(fork.is_deep());
-        let liar = Chain::connect(&urls[0], 1).await.unwrap();
-        assert!(reader.refuses(&fork, &liar).await);
-        let errors: Vec<_> =
-            reader.endpoints.status().into_iter().map(|it| it.error.is_some()).collect();
-        assert_eq!(errors, [true, false], "the one that has shown it is left");
+        (reader, fork, urls)
     }
 }

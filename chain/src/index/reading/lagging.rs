@@ -48,7 +48,10 @@ impl PageReader {
     /// Announcement and endpoint are independent, and either may be late or wrong. No other endpoint is asked for its
     /// head instead: it would answer for what this one lacks.
     pub(super) async fn missing(&mut self, head: BlockRef, giver: &Chain) {
-        let Ok(served) = fetch::head(giver).await else {
+        let own = self.endpoints.with_host_of(giver);
+        let served = self.endpoints.ask_in(own, |chain| async move { fetch::head(&chain).await });
+        // One that fails is paused: if it hangs, it must not do so at each of the pages that it has left.
+        let Ok(served) = served.await else {
             return self.useless("the head of the chain is not known", giver).await;
         };
         let named = giver.endpoint();

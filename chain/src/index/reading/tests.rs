@@ -164,6 +164,17 @@ async fn the_endpoint_whose_page_lacks_a_block_is_the_one_that_may_lag() {
     assert_eq!(reader.lag.reason(newest, 60, later), None, "the other one's time begins now");
 }
 
+/// An endpoint lacks a block that its pages should have, and hangs when it is asked for its head. Its next pages would
+/// cost as much time each.
+#[tokio::test]
+async fn the_endpoint_whose_page_lacks_a_block_is_paused_if_it_does_not_state_its_head() {
+    let (mut reader, giver) = reader_beside_the_giver().await; // a number is no block
+    reader.missing(block(120), &giver).await;
+    let errors = errors(&reader);
+    assert!(matches!(&errors[..], [Some(_), None]), "{errors:?}");
+    assert_eq!(reader.pauses.taken(), 1);
+}
+
 /// The pages of an endpoint do not follow its own blocks, and it fails when it is asked for these.
 #[tokio::test]
 async fn the_endpoint_whose_page_raised_a_doubt_is_left_although_another_one_shows_the_blocks() {
