@@ -48,8 +48,8 @@ pub struct RegistryContract {
 }
 
 impl RegistryFile {
-    /// Returns the records of a registry, without absences, and without ids that no node can have. The signer of each is
-    /// the address of its key: the file has no other ones.
+    /// Returns the records of a registry, without absences and ids that no node can have. The signer of each is the
+    /// address of its key: the file has no other ones.
     pub(crate) fn of(registry: &Registry) -> Self {
         let node = |record: &NodeRecord| RegistryFileEntry {
             node_id: record.id,

@@ -189,7 +189,7 @@ impl CheckpointExchange {
         }
     }
 
-    /// Takes over the keys of the registry, and reads the newest checkpoints of nodes that were not looked for, and what
+    /// Takes over the keys of the registry. Reads the newest checkpoints of nodes that were not looked for, and what
     /// this node has signed since.
     fn load(&mut self, snapshot: &Snapshot<'_>) {
         let own = self.state.own;
