@@ -1,8 +1,8 @@
 //! Strands of which this node holds a part that was signed with a key which the registry has replaced since.
 //!
 //! No contract changes the key of an id. So the settlement chain was reorganised, and has given the id to another node.
-//! What the former key has signed is no statement of that node: it is no evidence, peers cannot verify it, and no
-//! damaged place of it can be fetched. It stays in the log, and the strand is followed on with the present key.
+//! The envelopes of the former key are no statements of that node: they are no evidence, peers cannot verify them, and
+//! no damaged place of them can be fetched. They stay in the log, and the strand is followed on with the present key.
 //!
 //! A hostile node cannot bring its own strand here: envelopes are held as verified only with its key in the registry.
 
