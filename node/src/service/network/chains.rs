@@ -248,7 +248,7 @@ impl Chains {
 
     /// Returns the error for which lists of an earlier run are in use; `None` if all were read from the chain.
     pub(in crate::service) fn unread(&self) -> Option<String> {
-        self.lists.fault()
+        self.lists.unread()
     }
 
     /// Returns the name of the registry for error messages.
