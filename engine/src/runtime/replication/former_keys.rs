@@ -30,8 +30,8 @@ impl FormerKeys {
         self.0.lock().contains(&originator)
     }
 
-    /// Notes if a strand begins with envelopes that were not signed with `key`, which the registry has now. Its places up
-    /// to `verified` are verified. A strand that cannot be read now counts as signed with the key.
+    /// Notes if a strand begins with envelopes that were not signed with `key`, which the registry has now. Its places
+    /// up to `verified` are verified. A strand that cannot be read now counts as signed with the key.
     pub(super) async fn note_key(
         &self,
         store: &Store,
