@@ -346,7 +346,7 @@ impl PageReader {
         };
         self.pauses.reset();
         self.leaving = None;
-        batch.is_at_head = batch.is_at_head && self.is_head_of_chain(Instant::now());
+        batch.is_at_head = batch.is_at_head && self.note_read_head(Instant::now());
         if self.served.is_none() {
             self.lag.note_going_on();
         }

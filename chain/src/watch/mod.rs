@@ -70,6 +70,14 @@ pub struct ListSnapshot<T> {
     pub failures: u64,
 }
 
+impl<T> ListSnapshot<T> {
+    /// Returns true if the value is that of an earlier run, because no reading of this one has succeeded yet.
+    #[must_use]
+    pub fn is_of_earlier_run(&self) -> bool {
+        self.failing_since.is_some_and(|since| since.elapsed() >= OF_EARLIER_RUN)
+    }
+}
+
 /// A list that an earlier run has read.
 #[derive(Debug, Clone)]
 pub struct EarlierList<T> {
@@ -424,6 +432,10 @@ mod tests {
         assert_eq!((*first.value, first.block, first.is_of_most), ("kept", 0, false));
         assert!(first.error.is_some() && first.failures == 1);
         assert!(first.failing_since.unwrap().elapsed() >= OLDER_AFTER, "longer than any limit");
+        assert!(first.is_of_earlier_run());
+        let mut since_then = first_snapshot(Ok(reading("read", 7)), None).unwrap();
+        update("list", &mut since_then, away());
+        assert!(since_then.error.is_some() && !since_then.is_of_earlier_run());
 
         let (_announced, notify) = watch::channel(0);
         let answer = |_| std::future::ready(Ok::<_, WatchError>(reading("read", 7)));

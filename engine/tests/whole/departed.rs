@@ -199,6 +199,30 @@ async fn a_node_with_an_id_that_nobody_had_for_a_while_does_not_answer_for_the_f
     follower.stop().await;
 }
 
+/// The same after a restart: the former node's checkpoint is on the disk, and no peer shows one in this run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_checkpoint_of_a_former_key_does_not_contradict_the_present_node() {
+    let of = |node: OriginatorId| Checkpoint {
+        node,
+        originator: node,
+        size: 9,
+        root: TreeHash([1; 32]),
+        time_ns: 9,
+    };
+    let store = common::store();
+    store.put_checkpoints([&of(SOURCE).sign(&key(SOURCE)).into()]).unwrap();
+    let follower = Follower::start_with(store, with_key_of(SOURCE));
+    // The stored ones are read before any that are shown, such as this forged one of another node.
+    assert!(follower.replication.show_checkpoint(of(OTHER).sign(&key(NEW)).into()));
+    let counters = follower.engine().counters().clone();
+    let counters = &counters.checkpoint_exchange;
+    follower.until("it is looked at", || counters.forged.get() > 0).await;
+    follower.node.registry.send_replace(with_key_of(NEW));
+    show(&follower, NEW, TreeHash([2; 32]), SOURCE).await;
+    assert_eq!(counters.contradicting.get(), 0, "each has signed one tree");
+    follower.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_before_the_notice_is_judged_anew_and_later_parts_come_from_others() {
     let follower = Follower::start(common::store());

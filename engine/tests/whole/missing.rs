@@ -147,8 +147,8 @@ fn note_dated_back(store: &Store, signer: OriginatorId, (from_ns, to_ns): (i64, 
     store.record_evidence(START_NS.unsigned_abs(), &[dated_back]).unwrap();
 }
 
-/// What the node signs may be younger than it states by the step. A clock that was put right is no reason to search for
-/// what an honest node has pruned, and a node does not answer for the one that had its id before.
+/// An envelope of the node may be younger than it states by the step. A clock that was put right is no reason to search
+/// for what an honest node has pruned, and a node does not answer for the one that had its id before.
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_places_of_a_node_that_has_dated_back_expire_later_by_the_step() {
     let through = SequenceId(3);

@@ -48,8 +48,8 @@ pub struct RegistryContract {
 }
 
 impl RegistryFile {
-    /// Returns the records of a registry, without absences. The signer of each is the address of its key: the file has
-    /// no other ones.
+    /// Returns the records of a registry, without absences and ids that no node can have. The signer of each is the
+    /// address of its key: the file has no other ones.
     pub(crate) fn of(registry: &Registry) -> Self {
         let node = |record: &NodeRecord| RegistryFileEntry {
             node_id: record.id,
@@ -69,7 +69,8 @@ impl RegistryFile {
             quic_address: None,
             absences: Vec::new(),
         };
-        let nodes = registry.nodes().map(node).chain(registry.unusable().map(unusable));
+        let others = registry.unusable().filter(|(id, _)| id.is_assignable());
+        let nodes = registry.nodes().map(node).chain(others.map(unusable));
         Self { nodes: nodes.collect(), source: None }
     }
 }

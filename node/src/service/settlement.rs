@@ -209,12 +209,9 @@ async fn forward_requests(requested: Arc<Notify>, notify: watch::Sender<u64>) {
 }
 
 impl SettlementLists {
-    /// Returns the error of the last reading of a list that failed.
-    pub(super) fn fault(&self) -> Option<String> {
-        let registry = self.registry.as_ref();
-        let registry = registry.and_then(|it| it.subscribe().borrow().error.clone());
-        let rates = self.rates.as_ref();
-        registry.or_else(|| rates.and_then(|it| it.subscribe().borrow().error.clone()))
+    /// Returns the error for which a list of an earlier run is in use; `None` if all were read in this one.
+    pub(super) fn unread(&self) -> Option<String> {
+        unread(self.registry.as_ref()).or_else(|| unread(self.rates.as_ref()))
     }
 
     /// Returns a view of the lists that remains valid after the reader ends.
@@ -225,6 +222,12 @@ impl SettlementLists {
             limits: self.limits,
         }
     }
+}
+
+fn unread<T>(list: Option<&ListWatcher<T>>) -> Option<String> {
+    let snapshots = list?.subscribe();
+    let snapshot = snapshots.borrow();
+    snapshot.error.clone().filter(|_| snapshot.is_of_earlier_run())
 }
 
 /// The last snapshots of the lists, for metrics and readiness.

@@ -26,10 +26,10 @@ impl PageReader {
         self.served.map_or(announced, |(served, _)| served)
     }
 
-    /// Returns true if the head up to which a page was read counts as that of the chain at `now`. The endpoint's own
-    /// head, while it does not serve the announced one, does so only after [`AHEAD_MAX`]: an endpoint that is far
-    /// behind is left sooner, and a WebSocket may announce ever higher heads.
-    pub(super) fn is_head_of_chain(&mut self, now: Instant) -> bool {
+    /// Notes that a page was read up to the head at `now`. Returns true if that head counts as the chain's. The
+    /// endpoint's own head, while it does not serve the announced one, does so only after [`AHEAD_MAX`]: an endpoint
+    /// that is far behind is left sooner, and a WebSocket may announce ever higher heads.
+    pub(super) fn note_read_head(&mut self, now: Instant) -> bool {
         if self.served.is_none() {
             self.ahead_since = None;
             return true;

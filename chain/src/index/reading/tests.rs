@@ -197,15 +197,15 @@ async fn the_endpoint_whose_page_raised_a_doubt_is_left_although_another_one_sho
 async fn heads_that_no_endpoint_serves_keep_no_reader_from_the_head_for_long() {
     let (mut reader, now) = (reader(), Instant::now());
     let later = |seconds| now + Duration::from_secs(seconds);
-    assert!(reader.is_head_of_chain(now));
+    assert!(reader.note_read_head(now));
     reader.served = Some((block(100), now));
-    assert!(!reader.is_head_of_chain(now), "the endpoint may be behind");
-    assert!(!reader.is_head_of_chain(later(29)));
-    assert!(reader.is_head_of_chain(later(30)), "it would have been left");
+    assert!(!reader.note_read_head(now), "the endpoint may be behind");
+    assert!(!reader.note_read_head(later(29)));
+    assert!(reader.note_read_head(later(30)), "it would have been left");
     reader.served = None;
-    assert!(reader.is_head_of_chain(later(31)));
+    assert!(reader.note_read_head(later(31)));
     reader.served = Some((block(101), now));
-    assert!(!reader.is_head_of_chain(later(32)), "this is another time");
+    assert!(!reader.note_read_head(later(32)), "this is another time");
 }
 
 /// The storing half refuses an event that not all endpoints show. The next event, which is read meanwhile and has

@@ -189,7 +189,8 @@ impl CheckpointExchange {
         }
     }
 
-    /// Reads the newest checkpoints of nodes that were not looked for, and what this node has signed since.
+    /// Takes over the keys of the registry. Reads the newest checkpoints of nodes that were not looked for, and what
+    /// this node has signed since.
     fn load(&mut self, snapshot: &Snapshot<'_>) {
         let own = self.state.own;
         let chains: Vec<OriginatorId> = self
@@ -201,6 +202,9 @@ impl CheckpointExchange {
             .filter(|id| !id.is_signer())
             .collect();
         let registry = self.state.ports.registry.borrow().clone();
+        for node in registry.nodes().filter(|node| node.id != own) {
+            self.note_key(node.id, node.public_key);
+        }
         let mut observed = chains;
         let heads = self.state.heads.get();
         for head in heads.iter() {
@@ -322,12 +326,13 @@ impl CheckpointExchange {
     }
 
     /// Notes the key by which a node's checkpoints are verified from now on. What a former key has signed is no
-    /// statement of the node that has the id now: it is forgotten.
+    /// statement of the node that has the id now: it is forgotten. What the disk has of the present key is read again.
     fn note_key(&mut self, node: OriginatorId, key: PublicKey) {
         if self.keys.insert(node, key).is_none_or(|before| before == key) {
             return;
         }
         self.watch.forget(node);
+        self.loaded.retain(|(of, _)| *of != node);
         self.newest.retain(|(of, _), _| *of != node);
         self.displaced.retain(|(of, _), _| *of != node);
         self.liars.remove(&node);

@@ -1,13 +1,12 @@
 //! Strands of which this node holds a part that was signed with a key which the registry has replaced since.
 //!
 //! No contract changes the key of an id. So the settlement chain was reorganised, and has given the id to another node.
-//! What the former key has signed is no statement of that node: it is no evidence, peers cannot verify it, and no
-//! damaged place of it can be fetched. It stays in the log, and the strand is followed on with the present key.
+//! The envelopes of the former key are no statements of that node: they are no evidence, peers cannot verify them, and
+//! no damaged place of them can be fetched. They stay in the log, and the strand is followed on with the present key.
 //!
 //! A hostile node cannot bring its own strand here: envelopes are held as verified only with its key in the registry.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
@@ -15,7 +14,6 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_storage::{LogItem, ReadError, Store};
 use parking_lot::Mutex;
 
-use super::state::ReplicationState;
 use crate::runtime::stoppable::blocking;
 
 /// Items of a strand that are read to find its first envelope. A guess: a strand begins with one range of expired
@@ -30,6 +28,24 @@ impl FormerKeys {
     /// Returns true if the strand begins with envelopes of a former key.
     pub(super) fn has(&self, originator: OriginatorId) -> bool {
         self.0.lock().contains(&originator)
+    }
+
+    /// Notes if a strand begins with envelopes that were not signed with `key`, which the registry has now. Its places
+    /// up to `verified` are verified. A strand that cannot be read now counts as signed with the key.
+    pub(super) async fn note_key(
+        &self,
+        store: &Store,
+        originator: OriginatorId,
+        verified: SequenceId,
+        key: PublicKey,
+    ) {
+        if !originator.is_node() {
+            return;
+        }
+        let store = store.clone();
+        let is_former = move || begins_with_other_key(&store, originator, verified, &key);
+        let is_former = blocking(is_former).await.unwrap_or(false);
+        self.note(originator, is_former);
     }
 
     fn note(&self, originator: OriginatorId, is_former: bool) {
@@ -47,23 +63,6 @@ impl FormerKeys {
             );
         }
     }
-}
-
-/// Notes if a strand begins with envelopes that were not signed with `key`, which the registry has now. A strand that
-/// cannot be read now counts as signed with it.
-pub(super) async fn note_key(
-    state: &Arc<ReplicationState>,
-    originator: OriginatorId,
-    key: PublicKey,
-) {
-    if !originator.is_node() || originator == state.own {
-        return;
-    }
-    let of = state.clone();
-    let verified = state.relayed.get().get(originator);
-    let is_former = move || begins_with_other_key(&of.store, originator, verified, &key);
-    let is_former = blocking(is_former).await.unwrap_or(false);
-    state.former_keys.note(originator, is_former);
 }
 
 /// Returns true if the first held envelope of a strand, of those up to the place `verified`, has another signer.

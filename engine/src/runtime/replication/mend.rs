@@ -17,7 +17,6 @@ use tokio::time::{sleep_until, timeout};
 
 use super::checking::verify_all;
 use super::evidence::StrandWatch;
-use super::former_keys::note_key;
 use super::refused::name_refused;
 use super::state::{ReplicationState, changed, now};
 use super::strand_read::read_strand;
@@ -45,7 +44,10 @@ pub(super) async fn follow(
     let (mut inbox, mut key) = (inbox, key);
     let mut registry = state.ports.registry.clone();
     loop {
-        note_key(&state, originator, key).await;
+        if originator != state.own {
+            let verified = state.relayed.get().get(originator);
+            state.former_keys.note_key(&state.store, originator, verified, key).await;
+        }
         let (stop, signal) = stop::channel();
         let task = StrandTask::follow(state.clone(), originator, key, source, inbox, signal);
         tokio::pin!(task);

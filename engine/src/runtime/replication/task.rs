@@ -23,7 +23,7 @@ use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::refused::name_refused;
 use super::state::{self, ReplicationState, now};
-use super::strand_read::{MissingRead, ReadStrand, StrandRange, read_strand};
+use super::strand_read::{MissingRead, StrandRange, read_strand};
 use super::writes::{FailedWritesError, Load, StageOfWrites, WriteQueue, commit};
 use crate::pauses::RetryPauses;
 use crate::replication::{
@@ -127,27 +127,18 @@ impl StrandTask {
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let ReadStrand {
-            missing,
-            gap,
-            times,
-            latest_ns,
-            stepped_back_ns,
-            load,
-            verified,
-            shown_by,
-        } = read_strand(&state, originator).await;
+        let read = read_strand(&state, originator).await;
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
         registry.mark_changed();
-        let follower = Follower::new(originator, stored, missing, now())
+        let follower = Follower::new(originator, stored, read.missing, now())
             .with_requests(state.begin_turn())
-            .behind_time(latest_ns)
-            .stepped_back(stepped_back_ns);
+            .behind_time(read.latest_ns)
+            .stepped_back(read.stepped_back_ns);
         let is_own = originator == state.own;
         let can_be_ahead = !is_own && originator.is_node();
-        let ahead = ShownStrand::new(originator, key, verified, stored)
-            .shown_by(shown_by)
+        let ahead = ShownStrand::new(originator, key, read.verified, stored)
+            .shown_by(read.shown_by)
             .with_limits(state.shown_limits);
         let ahead = match can_be_ahead && state.catch_up == CatchUp::Checkpoints {
             true => ahead.with_runs_shown_first(),
@@ -179,7 +170,7 @@ impl StrandTask {
             failed: None,
             is_checking: false,
             pauses: RetryPauses::default(),
-            watch: Arc::new(Mutex::new(StrandWatch::new(times, load, gap))),
+            watch: Arc::new(Mutex::new(StrandWatch::new(read.times, read.load, read.gap))),
             counters: state.strand(originator),
             counted_searches: 0,
             reading_missing: None,

@@ -248,7 +248,7 @@ impl Chains {
 
     /// Returns the error for which lists of an earlier run are in use; `None` if all were read from the chain.
     pub(in crate::service) fn unread(&self) -> Option<String> {
-        self.lists.fault()
+        self.lists.unread()
     }
 
     /// Returns the name of the registry for error messages.
@@ -404,16 +404,20 @@ fn shows_clock(chain_id: u64, time_s: u64, wall_ns: i64) -> bool {
     !is_ahead || !DEVELOPMENT_CHAINS.contains(&chain_id)
 }
 
-/// Returns the contracts of the lists that are read from the settlement chain; `None` if files substitute for both.
+/// Returns the contracts of the lists that are read from the settlement chain; `None` if files substitute for both. A
+/// list of a file has no contract: the next start may be without the file.
 fn list_source(settings: &NodeServiceSettings, deployment: &KnownDeployment) -> Option<ListSource> {
-    let address =
-        |contract| deployment.contracts.get(contract).map(|it| it.to_string()).unwrap_or_default();
-    let is_read = settings.files.registry.is_none() || settings.files.rates.is_none();
+    let files = &settings.files;
+    let address = |is_of_file: bool, contract| {
+        let found = deployment.contracts.get(contract).filter(|_| !is_of_file);
+        found.map(|it| it.to_string()).unwrap_or_default()
+    };
+    let is_read = files.registry.is_none() || files.rates.is_none();
     is_read.then(|| ListSource {
         network: settings.store.network.clone(),
         chain_id: deployment.settlement_id,
-        node_registry: address(Contract::NodeRegistry),
-        rate_registry: address(Contract::RateRegistry),
+        node_registry: address(files.registry.is_some(), Contract::NodeRegistry),
+        rate_registry: address(files.rates.is_some(), Contract::RateRegistry),
     })
 }
 
@@ -485,8 +489,8 @@ mod tests {
 
     const ADDRESS: &str = "0x1fe3B81F281872354f846930Da5D49263080eBB8";
 
-    /// Reaches the chains of a node with two URLs at which nothing listens. Returns the error, if there is one.
-    async fn refusal(flags: &[(&str, &str)]) -> Option<String> {
+    /// Returns the settings of a node with two URLs at which nothing listens.
+    fn settings_with(flags: &[(&str, &str)]) -> NodeServiceSettings {
         let always = [
             ("contracts.settlement-chain.rpc-url", "http://127.0.0.1:1"),
             ("contracts.app-chain.rpc-url", "http://127.0.0.1:1"),
@@ -496,8 +500,12 @@ mod tests {
         let key = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
         let env = [("XMTPD_SIGNER_PRIVATE_KEY".to_owned(), key.to_owned())];
         let sources = SettingSources::new(flags.collect::<Vec<_>>(), env);
-        let settings = NodeServiceSettings::read(&sources).unwrap();
-        Chains::reach(&settings).await.err().map(|error| error.to_string())
+        NodeServiceSettings::read(&sources).unwrap()
+    }
+
+    /// Reaches the chains of such a node. Returns the error, if there is one.
+    async fn refusal(flags: &[(&str, &str)]) -> Option<String> {
+        Chains::reach(&settings_with(flags)).await.err().map(|error| error.to_string())
     }
 
     /// Returns a text of addresses with the ids of both chains and these keys.
@@ -519,6 +527,25 @@ mod tests {
         let nothing = text(&[]);
         let unread = [("contracts.config-json", nothing.as_str()), ("indexer.enable", "false")];
         assert_eq!(refusal(&[&files[..], &unread].concat()).await, None);
+    }
+
+    /// Played by an operator who takes the file away, and starts the node while the chain is away.
+    #[tokio::test]
+    async fn a_list_of_a_file_is_never_kept_as_that_of_its_contract() {
+        let addresses = text(&["nodeRegistry", "rateRegistry"]);
+        let always = [("contracts.config-json", addresses.as_str()), ("indexer.enable", "false")];
+        for (files, lacks) in [
+            (&[][..], [false, false]),
+            (&[("registry-file", "list.json")][..], [true, false]),
+            (&[("rates-file", "list.json")][..], [false, true]),
+        ] {
+            let settings = settings_with(&[&always[..], files].concat());
+            let access = &settings.chains.contracts;
+            let deployment = KnownDeployment::of(access, &needed(&settings)).await.unwrap();
+            let source = list_source(&settings, &deployment).unwrap();
+            let found = [source.node_registry.is_empty(), source.rate_registry.is_empty()];
+            assert_eq!(found, lacks, "{files:?}");
+        }
     }
 
     /// While clients register, a development chain makes several blocks a second and dates them a second apart.

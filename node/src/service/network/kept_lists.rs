@@ -204,6 +204,18 @@ mod tests {
         assert!(!kept.covers(0) && !kept.is_complete_at(0), "{kept:?}");
     }
 
+    /// A registry may have ids that no node can have.
+    #[test]
+    fn an_id_that_no_node_can_have_costs_no_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeptListsFile::new(folder.path(), &key(100).public_key(), source());
+        let (known, rates) = lists();
+        let ids = [OriginatorId(7), OriginatorId(300), OriginatorId::REPLICA];
+        let registry = known.clone().with_unusable(ids.map(|id| (id, true)));
+        write_whole(&file.path, file.text(&registry, &rates).as_bytes()).unwrap();
+        assert_eq!(file.read().registry.unwrap().value, known);
+    }
+
     /// Played by an operator who points the node at other contracts, and by a disk.
     #[test]
     fn lists_of_other_contracts_and_damaged_ones_count_as_none() {
