@@ -26,8 +26,11 @@ fn pruning_keeps_the_files_of_backups_that_no_list_has_yet() {
 
     extend(&store, OWN, 5);
     let second = place.back_up(&store, 2000).name;
-    assert_eq!(lagging(&second).prune(1, NOW_UNIX_S).unwrap().removed, [first.clone()]);
-    assert_eq!(place.backups().names().unwrap(), [second.clone()]);
+    assert_eq!(
+        lagging(&second).prune(1, NOW_UNIX_S).unwrap().removed,
+        std::slice::from_ref(&first)
+    );
+    assert_eq!(place.backups().names().unwrap(), std::slice::from_ref(&second));
     place.backups().verify(&second, &mut go_on).unwrap();
 
     // Noise in place of the noted names prevents neither pruning nor the next backup.
