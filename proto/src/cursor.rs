@@ -59,6 +59,8 @@ impl Cursor {
             }
         }
         if !missing.is_empty() {
+            // Exact, as in `from_iter`.
+            self.seen.reserve_exact(missing.len());
             self.seen.append(&mut missing);
             // Two ascending runs: the stable sort merges them.
             self.seen.sort_by_key(|id| id.originator);
@@ -80,6 +82,12 @@ impl Cursor {
     #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
+    }
+
+    /// Returns the memory that its entries take, with the room for further ones, in bytes.
+    #[must_use]
+    pub fn entries_bytes(&self) -> usize {
+        self.seen.capacity() * size_of::<EnvelopeId>()
     }
 
     /// Returns true when the cursor has no entry.

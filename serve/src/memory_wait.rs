@@ -45,7 +45,7 @@ const CHANGE_BYTES_MIN: usize = 4 * 1024;
 /// end of other streams. A guess: 288 KiB by default, some thousand topics.
 const CHANGE_DIVISOR: usize = 1024;
 /// Memory that a stream takes for a change until it has caught up, as a multiple of that for decoding it. Calculated:
-/// 252 bytes for a topic and 88 for its cursor, after 144 to 280 for decoding both.
+/// 252 bytes for a topic and 80 for its cursor, after 144 to 280 for decoding both.
 const STATE_PER_DECODED: usize = 2;
 
 /// Returns the end of a wait that begins now.

@@ -10,8 +10,8 @@ const RETRY_AFTER_S: u64 = 1;
 /// The caller, or all callers together, hold too much memory of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this connection has too much in flight (requests, computations or unread responses): read the responses, or \
-     send less at once"
+    "this caller has too much in flight (open streams, requests, computations or unread responses): read the responses, \
+     or open and send less at once"
 )]
 pub struct OverloadedError;
 

@@ -32,9 +32,9 @@ const PUBLISH_SECONDS: u64 = 5;
 /// The part of the envelopes after which a rebuild is cut off, in percent.
 const CUT_OFF_AT: u64 = 50;
 /// Streams that come back after a restart, the topics of each, and the envelopes that were published meanwhile. Their
-/// cursors name the node alone, so the strands of the past are news to them. Measured: of 10,000, some were refused for
-/// ten minutes.
-const STREAMS: u64 = 1000;
+/// cursors name the node alone, so the strands of the past are news to them. With as many strands, an address has memory
+/// for some 9,500 such streams by default.
+const STREAMS: u64 = 9000;
 const STREAM_TOPICS: u64 = 100;
 const MISSED: u64 = 1000;
 /// Topics that these streams share. The same at each size, so that an envelope has as many readers.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::arrival;
-use super::attempt::{AttemptContext, AttemptEnd, NodeAttempt, RequestInProgress};
+use super::attempt::{AttemptContext, NodeAttempt, RequestInProgress};
 use super::item::PublishItem;
 use super::refusal_audit::RefusalAudits;
 use super::retry::{AttemptFailure, NextStep, RetryState};

@@ -15,10 +15,8 @@ const NAME_LEN_BYTES: usize = 33;
 const TOPIC_BYTES: usize = 140;
 /// Memory of a topic while it is read from disk: its places in the catch-up and in the plan.
 const READ_TOPIC_BYTES: usize = 112;
-/// Memory of a cursor, and of each of its entries. Calculated: 48 bytes and 16, with what the allocator adds, in a list
-/// that may have grown by half.
+/// Memory of a cursor besides its entries, in bytes. Calculated: 48 bytes, with what the allocator adds.
 const CURSOR_BYTES: usize = 64;
-const CURSOR_ENTRY_BYTES: usize = 24;
 
 impl TopicFeed {
     /// Returns the most memory that a topic takes until it is live, without its cursor.
@@ -52,7 +50,7 @@ impl TopicFeed {
             is_ahead |= !heads.covers(id);
         }
         let later = if is_ahead { heads.len() } else { 0 };
-        CURSOR_BYTES + (len + later) * CURSOR_ENTRY_BYTES
+        CURSOR_BYTES + (len + later) * size_of::<EnvelopeId>()
     }
 
     /// Returns the memory that topics, with what their names have above usual ones, and cursors take.
@@ -62,15 +60,14 @@ impl TopicFeed {
         let mut counted = HashSet::new();
         let floors = self.topics.values().map(|state| &state.floor);
         let cursors = floors.filter(|floor| counted.insert(Arc::as_ptr(floor)));
-        let cursors_bytes: usize =
-            cursors.map(|floor| CURSOR_BYTES + floor.len() * CURSOR_ENTRY_BYTES).sum();
+        let cursors_bytes: usize = cursors.map(|floor| CURSOR_BYTES + floor.entries_bytes()).sum();
         self.topics_bytes() + names_bytes + cursors_bytes
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{SequenceId, Topic};
+    use hawser_proto::{OriginatorId, SequenceId, Topic};
 
     use super::super::{LastCommit, TopicState};
     use super::*;
@@ -86,6 +83,23 @@ mod tests {
             TopicFeed::new(Cursors::PerTopic, topics).held_bytes()
         };
         assert_eq!(held(NAME_LEN_BYTES + 90), held(NAME_LEN_BYTES) + 10 * 90);
+    }
+
+    /// Each stream that has caught up holds the heads of all strands, of which a network may have a hundred.
+    #[test]
+    fn a_cursor_counts_with_its_entries_alone() {
+        let place = |originator| EnvelopeId::new(OriginatorId(originator), SequenceId(9));
+        let floor: Arc<Cursor> = Arc::new((100..203).map(place).collect());
+        let held = |floor: &Arc<Cursor>| {
+            let name = |n: u8| Topic::parse(vec![0, n].into()).unwrap();
+            let topics = (0..10).map(|n| (name(n), Arc::clone(floor)));
+            TopicFeed::new(Cursors::PerTopic, topics).held_bytes()
+        };
+        assert_eq!(held(&floor) - held(&Arc::default()), 103 * 16);
+        let mut merged = Cursor::new();
+        merged.advance(place(7));
+        merged.merge(&floor);
+        assert_eq!(merged.entries_bytes(), 104 * 16, "a merged one has no room to spare");
     }
 
     #[test]
