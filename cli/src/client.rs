@@ -220,8 +220,8 @@ pub(crate) fn failure(status: &Status) -> RunError {
 pub(crate) const NO_SUCH_CALL: &str =
     "the address may be that of a gateway, or of a node of other software that lacks this call";
 
-/// Returns the end of the text about a status that another program than a node may cause: what to look at, and the cause
-/// if the status comes from the connection. Empty for other statuses.
+/// Returns the end of the text about a status that another program than a node may cause: what to look at, and the
+/// cause if the status comes from the connection. Empty for other statuses.
 fn address_fault(status: &Status) -> String {
     if status.code() == Code::Unimplemented {
         return format!(" ({NO_SUCH_CALL})");
