@@ -212,13 +212,20 @@ pub(crate) fn reason_of(code: Code) -> RunErrorKind {
 #[must_use]
 pub(crate) fn failure(status: &Status) -> RunError {
     let message = output::printable(status.message());
-    let text = format!("{}: {message}{}", code_name(status.code()), connection_fault(status));
+    let text = format!("{}: {message}{}", code_name(status.code()), address_fault(status));
     RunError { kind: reason_of(status.code()), text }
 }
 
-/// Returns the end of the text about a status that comes from the connection, and not from a node: the cause, and what
-/// to look at. Empty for the status of a node.
-fn connection_fault(status: &Status) -> String {
+/// What to look at when the server at an address does not know a call of nodes.
+pub(crate) const NO_SUCH_CALL: &str =
+    "the address may be that of a gateway, or of a node of other software that lacks this call";
+
+/// Returns the end of the text about a status that another program than a node may cause: what to look at, and the
+/// cause if the status comes from the connection. Empty for other statuses.
+fn address_fault(status: &Status) -> String {
+    if status.code() == Code::Unimplemented {
+        return format!(" ({NO_SUCH_CALL})");
+    }
     let source = std::error::Error::source(status);
     let fault = source.filter(|source| source.is::<tonic::transport::Error>());
     fault.map_or_else(String::new, |error| {
@@ -408,6 +415,8 @@ mod tests {
         assert_eq!(output::exit_code(reason_of(Code::NotFound)), 4);
         let failure = failure(&Status::invalid_argument("no"));
         assert_eq!(failure.text, "INVALID_ARGUMENT: no");
+        let of_gateway = super::failure(&Status::unimplemented("no such method"));
+        assert_eq!(of_gateway.text, format!("UNIMPLEMENTED: no such method ({NO_SUCH_CALL})"));
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), RunError> {
 /// of the next attempt.
 ///
 /// # Errors
-/// When there is a file of that name, and when the file cannot be written.
+/// Refused when there is a file of that name. Fails when the file cannot be written.
 pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), RunError> {
     create(path, |file| file.write_all(content))
 }
@@ -44,9 +44,10 @@ pub(crate) fn create(
     let fail =
         |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
     let mut file = File::create_new(path).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => {
-            fail(&"the file exists already, and is not replaced: name another one")
-        }
+        ErrorKind::AlreadyExists => RunError::refused(format!(
+            "{}: the file exists already, and is not replaced: name another one",
+            path.display()
+        )),
         _ => fail(&error),
     })?;
     write(&mut file).and_then(|()| file.sync_all()).map_err(|error| {
@@ -58,6 +59,8 @@ pub(crate) fn create(
 
 #[cfg(test)]
 mod tests {
+    use hawser_node::error::RunErrorKind;
+
     use super::*;
 
     #[test]
@@ -71,6 +74,7 @@ mod tests {
         assert!(full.is_err() && !file.exists(), "{full:?}");
         write_new(&file, b"whole").unwrap();
         let refused = write_new(&file, b"other").unwrap_err();
+        assert_eq!(refused.kind, RunErrorKind::Refused);
         assert!(refused.text.contains("is not replaced"), "{refused:?}");
         assert_eq!(fs::read(&file).unwrap(), b"whole");
     }

@@ -300,6 +300,10 @@ fn money_goes_in_waits_and_comes_out() {
     );
     let text = chains.failure(STRANGER, 1, &["payer", "deposit", "--amount", "99999", "--dry-run"]);
     assert!(text.contains("ERC20InsufficientBalance(sender: "), "{text}");
+    assert!(
+        text.contains("too few; --from-underlying wraps them"),
+        "what to do is said too: {text}"
+    );
     chains.failure(STRANGER, 2, &["payer", "deposit", "--amount", "1.0000001"]);
 
     let request = ["payer", "withdraw", "request", "--amount", "5.5"];
@@ -310,6 +314,7 @@ fn money_goes_in_waits_and_comes_out() {
     assert!(text.contains("PendingWithdrawalExists()"), "{text}");
     let text = chains.failure(STRANGER, 1, &["payer", "withdraw", "finalize"]);
     assert!(text.contains("WithdrawalNotReady(timestamp: "), "{text}");
+    assert!(text.contains(": 5.5 USD (5500000 µ$), ready in 17"), "and how long it takes: {text}");
     let cancelled = chains.json(STRANGER, &["payer", "withdraw", "cancel"]);
     assert_eq!(cancelled["result"]["balance"]["usd"], "25");
     chains.json(STRANGER, &request);

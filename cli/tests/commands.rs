@@ -27,7 +27,7 @@ fn keys_are_made_written_once_and_shown() {
     let compressed = shown["compressed_public_key"].as_str().unwrap();
     assert_eq!((compressed.len(), &compressed[4..]), (2 + 66, &public_key[4..68]));
     let again = run(&["keys", "generate", "--out", path]);
-    assert_eq!(again.status.code(), Some(1), "not replaced");
+    assert_eq!(again.status.code(), Some(3), "not replaced");
     assert!(stderr(&again).contains("name another file"), "{again:?}");
 
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();

@@ -255,6 +255,13 @@ fn an_audit_by_the_files_of_the_folder_is_clean() {
     let output = run(&[&publish[..], &["--payer-key-file", key.to_str().unwrap()]].concat());
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(summary["published"].as_u64().unwrap() > 0, "{summary}");
+    // A gateway is no node, and the file is not published there.
+    let gateway = dev.network["gateway"]["grpc"].as_str().unwrap();
+    let publish = ["publish", "--node", gateway, "--target", "100", "--file", session_file()];
+    let output = run(&[&publish[..], &["--payer-key-file", key.to_str().unwrap()]].concat());
+    let text = support::stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("may be that of a gateway"), "{text}");
     let data_dir = dev.text(0, "data_dir");
     assert!(dev.stop().success());
     let file = |name: &str| place.path().join(name).to_str().unwrap().to_owned();

@@ -323,10 +323,15 @@ impl Bounded {
         Self::File(file, len_bytes)
     }
 
-    /// Checks the length that the footer states.
+    /// Checks that the file ends as a Parquet file does, and the length that its footer states.
     fn check_footer(&self) -> Result<(), ParquetError> {
         let start = Length::len(self).saturating_sub(TAIL_LEN_BYTES);
         let tail = self.get_bytes(start, 8)?;
+        if tail[4..] != *b"PAR1" {
+            return Err(ParquetError::General(
+                "the file is no Parquet file, or lacks its end".into(),
+            ));
+        }
         let claimed = tail[..4].iter().rev().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
         if claimed > start || claimed > FOOTER_LEN_BYTES_MAX {
             return Err(ParquetError::General(format!("a footer of {claimed} bytes")));

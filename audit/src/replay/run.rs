@@ -95,7 +95,10 @@ fn other_schema(found: String) -> ReplayStateError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayStateError {
     /// The text is not a state.
-    #[error("the state file is damaged: {0}: delete it and replay from the beginning")]
+    #[error(
+        "it is no state file, or a damaged one: {0}: name another file, or if it is damaged delete it and replay from the \
+         beginning"
+    )]
     Json(#[from] serde_json::Error),
     /// The state has a value that no replay reaches.
     #[error(

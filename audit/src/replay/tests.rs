@@ -475,7 +475,7 @@ fn a_state_of_another_version_is_called_that_whatever_fields_it_has() {
     assert_eq!(written, ReplayState::parse(&text).unwrap().to_text().unwrap());
     assert!(written.contains("hawser-replay/4"));
     let cut = ReplayState::parse(&text[..text.len() / 2]).unwrap_err().to_string();
-    assert!(cut.contains("damaged"), "{cut}");
+    assert!(cut.contains("no state file, or a damaged one"), "{cut}");
 }
 
 #[test]

@@ -204,8 +204,10 @@ pub async fn transfer(
     let transfer =
         NodeRegistry::safeTransferFrom_0Call { from: owner, to, tokenId: U256::from(node_id.0) };
     let step = network.step(Contract::NodeRegistry, &transfer)?;
+    let who =
+        format!("only the node's owner, {owner}, or the account that it has approved can do this");
     let note = "fees that were claimed and not withdrawn go to the new owner too";
-    Ok(by_owner(Plan::of([step]), owner).note(note))
+    Ok(Plan::of([step]).note(who).note(note))
 }
 
 /// Plans to allow one other account to transfer a node's token; the zero address revokes the approval.

@@ -33,11 +33,11 @@ impl PauseChange {
         }
     }
 
-    /// Returns the change as a participle.
-    fn participle(self) -> &'static str {
+    /// Returns what the change does, as a verb.
+    fn verb(self) -> &'static str {
         match self {
-            Self::Pause => "paused",
-            Self::Resume => "resumed",
+            Self::Pause => "pauses",
+            Self::Resume => "resumes",
         }
     }
 }
@@ -79,7 +79,7 @@ pub async fn set(
     let mut plan = if is_set {
         Plan::default()
     } else {
-        let note = format!("{contract} is {}", change.participle());
+        let note = format!("{} {contract}", change.verb());
         parameters::setting(network, &[(key, word)])?.note(note)
     };
     if contract == Contract::SettlementChainGateway && change == PauseChange::Pause {

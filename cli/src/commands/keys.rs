@@ -40,14 +40,12 @@ fn generate(out: Option<&Path>, as_json: bool) -> Result<(), RunError> {
 /// Returns the error for a file that a new key could not be written to.
 fn not_written(path: &Path, error: &io::Error) -> RunError {
     let path = path.display();
-    RunError::failed(match error.kind() {
-        ErrorKind::AlreadyExists => {
-            format!(
-                "{path}: the file exists already, and no key is ever replaced: name another file"
-            )
-        }
-        _ => format!("{path}: {error}"),
-    })
+    match error.kind() {
+        ErrorKind::AlreadyExists => RunError::refused(format!(
+            "{path}: the file exists already, and no key is ever replaced: name another file"
+        )),
+        _ => RunError::failed(format!("{path}: {error}")),
+    }
 }
 
 fn show(file: &Path, as_json: bool) -> Result<(), RunError> {

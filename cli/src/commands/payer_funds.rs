@@ -17,11 +17,15 @@ use crate::commands::onchain::{ChainsNeeded, OnchainSession, PAYER, ResultFields
 /// # Errors
 /// When a step fails; the text says whether something was sent.
 pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError> {
+    let nothing = MicroDollars::default();
+    if args.registry_amount == nothing && args.app_amount == nothing {
+        return Err(RunError::usage("name an amount: --registry-amount, --app-amount, or both"));
+    }
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json).await?;
     session.refuse_repeated_payment(ChainRole::Settlement)?;
     let payer = payer(args.payer, &session.account)?;
-    if args.app_recipient.is_none() && args.app_amount != MicroDollars::default() {
+    if args.app_recipient.is_none() && args.app_amount != nothing {
         refuse_contract(&session.network.settlement, payer, "--app-recipient").await?;
     }
     let funding = Funding {

@@ -127,6 +127,7 @@ impl RequestSender {
     async fn rejection(&self, request: &[EnvelopeLine], status: &Status) -> RejectedRequest {
         let hints = match status.code() {
             Code::InvalidArgument => self.missing_dependencies(request).await,
+            Code::Unimplemented => vec![client::NO_SUCH_CALL.to_owned()],
             _ => Vec::new(),
         };
         RejectedRequest {

@@ -26,7 +26,8 @@ impl ObjectsAt {
     /// Parses the name of a folder or a bucket; a bucket also uses environment variables.
     ///
     /// # Errors
-    /// Fails when the name is neither, or when the bucket's settings are invalid.
+    /// Fails when the name is neither, or when the bucket's settings are invalid. Also for a name like `s3:/BUCKET`: as
+    /// a folder it would get what its operator believes to be in the bucket.
     pub fn new(given: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, RunError> {
         let text = given.to_string_lossy();
         if BucketSettings::is_name(&text) {
@@ -38,6 +39,10 @@ impl ObjectsAt {
                 "{:?} is neither a folder nor s3://BUCKET/PREFIX",
                 display_url(&text)
             )));
+        }
+        if text.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("s3:")) {
+            let text = "a bucket is named s3://BUCKET/PREFIX, and a folder whose name begins with s3: is named ./s3:…";
+            return Err(RunError::usage(text));
         }
         std::path::absolute(given).map(Self::Folder).map_err(RunError::usage)
     }
@@ -62,5 +67,21 @@ impl std::fmt::Display for ObjectsAt {
             Self::Folder(path) => path.display().fmt(f),
             Self::Bucket(settings) => f.write_str(&settings.name()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::RunErrorKind;
+
+    #[test]
+    fn a_bucket_with_a_typing_error_is_not_taken_for_a_folder() {
+        let at = |given: &str| ObjectsAt::new(Path::new(given), &|_| None);
+        for given in ["s3:/bucket/node", "s3:bucket", "S3:/bucket", "S3://bucket", "gs://bucket"] {
+            assert_eq!(at(given).unwrap_err().kind, RunErrorKind::Usage, "{given}");
+        }
+        let folder = std::path::absolute("./s3:bucket").unwrap();
+        assert_eq!(at("./s3:bucket").unwrap(), ObjectsAt::Folder(folder));
     }
 }

@@ -55,22 +55,22 @@ pub(super) struct NodeFolder {
 
 impl Folder {
     /// Creates the folder if it does not exist, and locks it. With `fresh` it deletes an earlier
-    /// network in it; files of other programs are never touched.
+    /// network in it. A folder of other files never becomes that of a network: the network would use a `payer.key`
+    /// there, and a later `fresh` would delete it.
     ///
     /// # Errors
-    /// When another process runs a network there, or when `fresh` finds files of other programs.
+    /// When another process runs a network there, or when the folder has other files and was never that of a network.
     pub(super) fn open(path: &Path, fresh: bool) -> Result<Self, RunError> {
         let fail = |error: io::Error| RunError::failed(format!("{}: {error}", path.display()));
         require_utf8(path)?;
         fs::create_dir_all(path).map_err(fail)?;
         let root = path.canonicalize().map_err(fail)?;
         require_utf8(&root)?;
-        if fresh && !is_empty(&root).map_err(fail)? && !is_of_network(&root) {
+        if !is_empty(&root).map_err(fail)? && !is_of_network(&root) {
             return Err(RunError::refused(format!(
-                "{} holds other files than those of `hawser dev` (it has no {}), so nothing in \
-                 it is deleted: choose another --data-dir, or empty it yourself",
-                path.display(),
-                network_file::FILE_NAME
+                "{} holds other files than those of `hawser dev` (it has no {LOCK}): a network there could use them, and \
+                 --fresh could delete them. Choose another --data-dir, or empty it yourself",
+                path.display()
             )));
         }
         let lock = lock(&root, path)?;
@@ -329,9 +329,10 @@ fn is_empty(root: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(root)?.next().is_none())
 }
 
-/// Returns true if a network of `hawser dev` has been started in a folder.
+/// Returns true if a network of `hawser dev` has been started in a folder. Its `network.json` alone does not show that:
+/// auditors copy the file beside files of their own.
 pub(super) fn is_of_network(root: &Path) -> bool {
-    root.join(network_file::FILE_NAME).is_file() || root.join(LOCK).is_file()
+    root.join(LOCK).is_file()
 }
 
 fn lock(root: &Path, shown: &Path) -> Result<File, RunError> {
@@ -477,12 +478,18 @@ mod tests {
     }
 
     #[test]
-    fn fresh_does_not_touch_a_folder_that_is_not_ours() {
-        let place = tempfile::tempdir().unwrap();
-        fs::create_dir(place.path().join("node-100")).unwrap();
-        assert_eq!(Folder::open(place.path(), true).unwrap_err().kind, RunErrorKind::Refused);
-        assert!(place.path().join("node-100").exists());
-        assert!(!place.path().join(LOCK).exists(), "and it does not become ours");
+    fn a_folder_of_other_files_is_neither_used_nor_emptied() {
+        for name in ["payer.key", network_file::FILE_NAME, "notes.txt"] {
+            let place = tempfile::tempdir().unwrap();
+            let file = place.path().join(name);
+            fs::write(&file, "mine").unwrap();
+            for fresh in [false, true] {
+                let refused = Folder::open(place.path(), fresh).unwrap_err();
+                assert_eq!(refused.kind, RunErrorKind::Refused, "{name}, fresh: {fresh}");
+                assert!(!place.path().join(LOCK).exists(), "it does not become ours");
+            }
+            assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+        }
     }
 
     #[test]

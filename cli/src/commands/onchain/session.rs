@@ -189,16 +189,13 @@ impl OnchainSession {
     /// When a step would fail or has failed, or the user does not confirm.
     pub(crate) async fn carry_out(&mut self, plan: Plan) -> Result<(), RunError> {
         let (first, count) = (self.transcript.steps.len(), plan.steps.len());
-        let mut shown = Vec::with_capacity(count);
-        for (index, step) in plan.steps.iter().enumerate() {
-            self.transcript.steps.push(show::step_json(&self.network, step));
-            let what = NumberedStep { step, number: index + 1, count };
-            shown.push(self.propose(&what, first + index).await?);
-        }
+        let shown = self.propose_all(&plan.steps, first).await;
+        // Also if a step would fail: a note says what the account lacks, or who may do it.
         for note in plan.notes {
             self.propose_text(format!("note: {note}"));
             self.transcript.notes.push(note);
         }
+        let shown = shown?;
         let Mode::Send { ask } = self.mode else { return Ok(()) };
         if ask && count > 0 {
             confirm(count)?;
@@ -208,6 +205,23 @@ impl OnchainSession {
             self.send(&what, shown.as_ref(), first + index).await?;
         }
         Ok(())
+    }
+
+    /// Shows all steps of a plan, of which the first one has the place `first` in the transcript. Returns the cost of
+    /// each, if it was shown.
+    async fn propose_all(
+        &mut self,
+        steps: &[PlanStep],
+        first: usize,
+    ) -> Result<Vec<Option<Quote>>, RunError> {
+        let count = steps.len();
+        let mut shown = Vec::with_capacity(count);
+        for (index, step) in steps.iter().enumerate() {
+            self.transcript.steps.push(show::step_json(&self.network, step));
+            let what = NumberedStep { step, number: index + 1, count };
+            shown.push(self.propose(&what, first + index).await?);
+        }
+        Ok(shown)
     }
 
     /// Shows a step with its cost, or with the call data for a multisig. Returns the cost if it was shown.
