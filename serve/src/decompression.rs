@@ -84,7 +84,7 @@ pub(crate) enum Turn {
 }
 
 impl Decompressor {
-    /// Creates an decompressor of one compressed message that has no head.
+    /// Creates a decompressor of one compressed message that has no head.
     pub(crate) fn of_message(body: Bytes) -> Self {
         let length = u32::try_from(body.len()).expect("messages are far below 4 GiB");
         let head = [&[1][..], &length.to_be_bytes()[..]].concat();
