@@ -33,6 +33,9 @@ use crate::send::{Chain, RequestError};
 /// The time limit for one endpoint's answer about all transactions in question. It may take many requests, and an
 /// endpoint that answers each of them just in time must not hold the others up. A guess.
 const FIND_MAX: Duration = Duration::from_secs(30);
+/// The same for the only endpoint, which holds up no other one. An attempt keeps nothing of the one before it, so a slow
+/// endpoint needs time for all of it. A guess: thousands of requests.
+const FIND_ALONE_MAX: Duration = Duration::from_secs(600);
 
 /// The transactions, among those in question, that may have assigned sequence ids by the bootstrap call.
 #[derive(Debug, Clone, Default)]
@@ -206,8 +209,10 @@ pub(super) async fn find_all(
     contract: Address,
     selector: [u8; 4],
 ) -> Result<BootstrapFindings, RequestError> {
+    let asked = endpoints.display_urls().collect::<BTreeSet<_>>().len();
+    let time_max = if asked > 1 { FIND_MAX } else { FIND_ALONE_MAX };
     let answers = endpoints
-        .each_in_whole_time(FIND_MAX, |chain| async move {
+        .each_in_whole_time(time_max, |chain| async move {
             find(&chain, transactions, contract, selector).await
         })
         .await;
@@ -225,10 +230,7 @@ pub(super) async fn find_all(
     }
     match failure {
         Some(error) if !is_answered => Err(error),
-        _ => {
-            let asked = endpoints.display_urls().collect::<BTreeSet<_>>().len();
-            Ok(BootstrapFindings { all: all.into_values().collect(), asked })
-        }
+        _ => Ok(BootstrapFindings { all: all.into_values().collect(), asked }),
     }
 }
 
