@@ -2,6 +2,7 @@
 //! and auditors. Also what these tests rely on: power loss and wrong clocks as the harness plays them.
 
 mod disk;
+mod envelope_lines;
 mod evidence_process;
 mod gateway_to_nodes;
 mod ledger_on_chain;
