@@ -2,10 +2,10 @@
 //! and auditors. Also what these tests rely on: power loss and wrong clocks as the harness plays them.
 
 mod disk;
-mod envelope_lines;
 mod evidence_process;
 mod gateway_to_nodes;
 mod ledger_on_chain;
+mod log_lines;
 mod partition;
 mod proxies;
 mod recorded_exchange;

@@ -1,5 +1,5 @@
-//! The lines of the log by which an operator follows one envelope through the nodes of a network: `docs/operating.md`,
-//! *Log lines*.
+//! The lines of the log by which an operator follows an envelope through the nodes of a network, and tells their
+//! sessions apart: `docs/operating.md`, *Log lines*.
 
 use hawser_proto::Cursor;
 use hawser_tests::harness::envelopes::{group_message, payer, sign};
@@ -18,11 +18,17 @@ fn position(lines: &[Value], message: &str, field: &str, value: &str) -> Option<
     lines.iter().position(|line| line["message"] == message && line[field] == value)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_step_of_an_envelope_has_a_line_that_names_it() {
+/// Starts two nodes that log everything as JSON.
+async fn talkative_network() -> Network {
     let mut network = Network::new(2);
     network.add_arguments(&["--log.log-level", "DEBUG", "--log.log-encoding", "json"]);
     network.start_all().await;
+    network
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_step_of_an_envelope_has_a_line_that_names_it() {
+    let mut network = talkative_network().await;
     let node = &network.nodes[0];
     let message = group_message([3; 16], 40, &mut seed::rng(seed::seed(), 0));
     let answer = node.client().publish(vec![sign(&message, node.id, &payer(1))]).await.unwrap();
@@ -52,4 +58,21 @@ async fn each_step_of_an_envelope_has_a_line_that_names_it() {
             assert!(admitted.is_some_and(|admitted| admitted < sequenced && sequenced < durable));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_line_of_a_session_names_the_peer_and_the_direction() {
+    let mut network = talkative_network().await;
+    let peer = network.nodes[1].id.to_string();
+    let node = &mut network.nodes[0];
+    let line = wait::until("a session has a line", async || {
+        let is_of_session = |line: &Value| {
+            line["message"].as_str().is_some_and(|message| message.starts_with("peer connected"))
+        };
+        lines(node).into_iter().find(is_of_session)
+    })
+    .await;
+    assert_eq!(line["peer"], peer.as_str(), "{line}");
+    let direction = line["direction"].as_str().expect("a span of the session has it");
+    assert!(["incoming", "outgoing", "grpc"].contains(&direction), "{line}");
 }
