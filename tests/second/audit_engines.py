@@ -132,12 +132,22 @@ def with_chains(partitions, command, log):
 killers = tempfile.TemporaryDirectory()
 
 
-def killed_once(command):
-    """Returns a program that runs the command, and the mark that its first start was killed; Spark runs that task again."""
+# Kills the process of Spark, a worker's executor, that has started this one through others.
+KILL_EXECUTOR = """process=$PPID
+until tr '\\0' ' ' <"/proc/$process/cmdline" | grep -q CoarseGrainedExecutorBackend; do
+  process=$(awk '/^PPid:/ { print $2 }' "/proc/$process/status")
+  [ -n "$process" ] || exit 1
+done
+kill -9 "$process" && touch "$mark/executor"
+"""
+
+
+def killed_once(command, kill="kill -9 $$"):
+    """Returns a program that runs the command, and the mark that its first start has run `kill`; Spark runs that task again."""
     place = tempfile.mkdtemp(dir=killers.name)
     killer, mark = os.path.join(place, "check"), os.path.join(place, "killed")
     with open(killer, "w") as file:
-        file.write(f'#!/bin/sh\nmkdir {mark} 2>/dev/null && kill -9 $$\nexec {command} "$@"\n')
+        file.write(f'#!/bin/sh\nmark={mark}\nif mkdir "$mark" 2>/dev/null; then\n{kill}\nexit 1\nfi\nexec {command} "$@"\n')
     os.chmod(killer, 0o755)
     return killer, mark
 
@@ -160,6 +170,11 @@ assert named and "columns" not in str(whole["unchecked"]), (named, whole)
 killer, mark = killed_once(command)
 assert verdict(8, killer) == whole
 assert os.path.exists(mark)
+
+# A worker is killed with the checks that it runs: Spark has another one run them again.
+killer, mark = killed_once(command, KILL_EXECUTOR)
+assert verdict(8, killer) == whole
+assert os.path.exists(os.path.join(mark, "executor"))
 
 
 def check_dependency(export, log, command, more):

@@ -5,6 +5,7 @@ mod disk;
 mod evidence_process;
 mod gateway_to_nodes;
 mod ledger_on_chain;
+mod log_lines;
 mod partition;
 mod proxies;
 mod recorded_exchange;

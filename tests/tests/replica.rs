@@ -1,6 +1,7 @@
 //! Replicas: processes without a node's key that follow a network, believe no node, and answer readers as its
 //! nodes do.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
@@ -156,6 +157,35 @@ async fn a_replica_follows_another_one_at_an_address_that_no_registry_has() {
     let peers = status(&second).await["peers"].clone();
     assert_eq!(peers.as_array().map(Vec::len), Some(1), "{peers:#}");
     assert_eq!((&peers[0]["address"], &peers[0]["connected"]), (&url.into(), &true.into()));
+}
+
+/// Several replicas may answer at one address, each call another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_goes_on_at_another_replica_with_its_cursor() {
+    let network = Network::start(2).await;
+    publish(&network, 1).await;
+    let mut replicas = ["first", "second"].map(|name| network.replica(name, &[]));
+    replicas.iter_mut().for_each(Node::start);
+    for replica in &mut replicas {
+        replica.readable().await;
+        assert_reads_as(replica, &network.nodes[0]).await;
+    }
+    let strands = network.ids();
+    let wanted = strand::read_all(&network.nodes[0].client()).await;
+    let (mut read, mut cursor) = (BTreeMap::<_, BTreeMap<_, _>>::new(), Cursor::new());
+    for replica in replicas.iter().cycle() {
+        let page = replica.client().query_originators(&strands, &cursor, 30).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        for envelope in page {
+            let id = strand::id_of(&envelope);
+            cursor.merge(&Cursor::from_iter([id]));
+            let earlier = read.entry(id.originator.0).or_default().insert(id.sequence.0, envelope);
+            assert_eq!(earlier, None, "{id} comes twice");
+        }
+    }
+    assert!(read == wanted);
 }
 
 /// The liar is in the registry, signs its own strand well, and forges everything else that it sends.
