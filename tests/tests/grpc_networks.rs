@@ -107,7 +107,7 @@ async fn statements_about_void_places_come_over_grpc_also_back_to_the_node_that_
     }
 }
 
-/// The peer was restored without its folder, and is idle: it claims the gap that it has declared void, and sends nothing.
+/// The peer was restored without its folder, and is idle: it claims a gap that it has declared void, and sends nothing.
 /// It keeps its session for longer than silent peers do, and is left when it claims more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_peer_is_silent_only_when_it_claims_places_behind_its_void_ones() {
