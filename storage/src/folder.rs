@@ -5,6 +5,11 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+/// Folder of the manifests at a place of backups.
+pub(crate) const BACKUP_MANIFESTS: &str = "manifests";
+/// Folder of the files of all backups there.
+pub(crate) const BACKUP_FILES: &str = "files";
+
 /// Opens a file of a folder that other users may write to. Does not follow a link, and does not block on a pipe: a
 /// plain `open(2)` on a pipe without a writer or reader blocks for ever.
 ///
@@ -41,6 +46,11 @@ pub(crate) fn is_folder(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         found => Ok(found?.is_dir()),
     }
+}
+
+/// Returns true if the folder is a place of backups. A name in it that cannot be looked up is an error.
+pub(crate) fn is_of_backups(folder: &Path) -> io::Result<bool> {
+    Ok(is_folder(&folder.join(BACKUP_MANIFESTS))? && is_folder(&folder.join(BACKUP_FILES))?)
 }
 
 /// Returns the number that identifies the folder on its file system.

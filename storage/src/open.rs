@@ -17,7 +17,8 @@ use crate::fact_index::FactIndex;
 use crate::facts::load_index;
 use crate::family::Family;
 use crate::folder::{
-    is_folder, make_folder, remove_checkpoint, remove_scrub_checkpoint, remove_table_files,
+    is_folder, is_of_backups, make_folder, remove_checkpoint, remove_scrub_checkpoint,
+    remove_table_files,
 };
 use crate::host::{FolderFacts, FolderStanding, HostMarker, UnknownFolder};
 use crate::kept_copy;
@@ -375,6 +376,16 @@ pub(crate) fn has_database(path: &Path) -> bool {
     path.join("CURRENT").is_file()
 }
 
+/// Refuses to create a database among backups. A node would sign its first envelopes there, and take the folder for the
+/// one that this host wrote last.
+fn require_no_backups(folder: &Path) -> Result<(), OpenError> {
+    match is_of_backups(folder) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(OpenError::OfBackups { path: folder.to_owned() }),
+        Err(source) => Err(OpenError::Unreadable { path: folder.to_owned(), source }),
+    }
+}
+
 /// Opens an existing database with its own families, so that nothing is added to a newer format before
 /// it is recognised. A new database gets all families at once.
 pub(crate) fn open_database(how: &Opening, access: Access) -> Result<DB, OpenError> {
@@ -392,6 +403,7 @@ pub(crate) fn open_database(how: &Opening, access: Access) -> Result<DB, OpenErr
         }
         Location::Folder(folder, open_files_max) => {
             require_none(folder)?;
+            require_no_backups(folder)?;
             (options::database(None, *open_files_max), known_names())
         }
         Location::Memory(env) => {

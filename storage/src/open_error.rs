@@ -19,6 +19,15 @@ pub enum OpenError {
         /// The path as given.
         path: PathBuf,
     },
+    /// The folder has no database and is a place of backups.
+    #[error(
+        "{path} is a folder of backups: name the data folder of the node, or restore a backup into a new folder \
+             (`hawser restore --from`) and name that one"
+    )]
+    OfBackups {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// The folder cannot be created, or a file in it cannot be written and synced.
     #[error(
         "cannot write to {path}: {source}. Check owner, mode and free space, and that the \

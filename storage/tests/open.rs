@@ -1,12 +1,16 @@
 //! Opening and reopening: refusals, and the state that a database keeps.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::support::*;
 use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{
-    InvalidRule, Mark, OpenError, SkipReason, Store, StoreIdentity, StoreSettings,
+    FolderObjects, InvalidRule, Mark, NewBackup, OpenError, SkipReason, Store, StoreIdentity,
+    StoreSettings,
 };
 
 #[test]
@@ -111,6 +115,33 @@ fn a_folder_without_a_database_is_not_made_into_one_by_looking() {
         assert!(matches!(refused, Err(OpenError::NotADatabase { .. })), "{refused:?}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Played by an operator who names the wrong folder.
+#[test]
+fn no_database_is_made_in_a_folder_of_backups_and_one_that_is_there_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, backups) = (folder.path().join("data"), folder.path().join("backups"));
+    let store = Store::open(&settings(&data)).unwrap();
+    extend(&store, OWN, 2);
+    let (to, key) = (Arc::new(FolderObjects::new(&backups)), key(1));
+    let new = NewBackup { to, key: Some(&key), now_unix_s: 1000 };
+    store.backup(&new, &mut |_| ControlFlow::Continue(())).unwrap();
+    drop(store);
+    let names = || {
+        let listed = fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().file_name());
+        listed.collect::<BTreeSet<_>>()
+    };
+    let before = names();
+    let refused = Store::open(&settings(&backups)).map(drop);
+    assert!(matches!(refused, Err(OpenError::OfBackups { .. })), "{refused:?}");
+    assert_eq!(names(), before);
+    // Earlier builds have made one there, and a node may have signed with it.
+    for name in ["manifests", "files"] {
+        fs::create_dir(data.join(name)).unwrap();
+    }
+    let store = Store::open(&settings(&data)).unwrap();
+    assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(2));
 }
 
 #[test]

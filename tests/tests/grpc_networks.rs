@@ -4,7 +4,7 @@ use hawser_proto::OriginatorId;
 use hawser_tests::harness::balancer::BalancerTls;
 use hawser_tests::harness::load::{Ledger, Plan};
 use hawser_tests::harness::network::{Network, Node};
-use hawser_tests::harness::scripted_peer::{Habits, ScriptedPeer};
+use hawser_tests::harness::scripted_peer::{Attack, Habits, ScriptedPeer};
 use hawser_tests::harness::{raw, seed, strand, wait};
 
 use super::transport;
@@ -105,6 +105,34 @@ async fn statements_about_void_places_come_over_grpc_also_back_to_the_node_that_
         assert!(strand::is_gap(ends[0] - end) && ends[0] == ends[1], "{ends:?} after {end}");
         end = ends[0];
     }
+}
+
+/// The peer was restored without its folder, and is idle: it claims a gap that it has declared void, and sends nothing.
+/// It keeps its session for longer than silent peers do, and is left when it claims more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_peer_is_silent_only_when_it_claims_places_behind_its_void_ones() {
+    let mut peer = ScriptedPeer::start(300, Habits::default());
+    peer.declare_void(150_000_000);
+    let mut network = Network::new(1);
+    network.register(peer.record());
+    network.start_all().await;
+    let node = &network.nodes[0];
+    wait::until("it is asked once more than a silent peer in one session", async || {
+        let calls = peer.seen().calls;
+        let asked = calls.iter().find(|(path, _)| path.ends_with("/SubscribeOriginators"));
+        asked.is_some_and(|(_, count)| *count >= 4).then_some(())
+    })
+    .await;
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
+    assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
+    peer.change(|habits| habits.attack = Some(Attack::Silence));
+    wait::until("the peer is left", async || {
+        let metrics = node.metrics().await;
+        let left = metrics.sum("xmtp_verify_failures_total", &[r#"kind="silent""#]);
+        (left >= 1.0).then_some(())
+    })
+    .await;
 }
 
 /// The strand's own node is gone, and streams do not show what its holder has marked.

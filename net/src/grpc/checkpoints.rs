@@ -6,6 +6,7 @@
 //! are checked behind the bounded queues of the engine, as over QUIC.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(super) async fn statements_about(
 
 /// The calls to one peer.
 pub(super) struct CheckpointCalls {
+    /// The peer, whose own strand is asked for first.
+    pub(super) peer: OriginatorId,
     pub(super) client: PeerClient,
     pub(super) sink: ResponseSink,
     /// The strands that are held here.
@@ -58,10 +61,10 @@ pub(super) struct CheckpointCalls {
 
 impl CheckpointCalls {
     /// Asks for the checkpoints of strands that have grown since the last answer about them, one strand after the
-    /// other, and from time to time for those of all strands. Passes them on. They are not trusted here. Does not end
-    /// for a peer without the method.
+    /// other, beginning with the peer's own, and from time to time for those of all strands. Passes them on. They are
+    /// not trusted here. Does not end for a peer without the method.
     pub(super) async fn run(self) -> PeerCallError {
-        let mut turns = Turns::default();
+        let mut turns = Turns::beginning_with(self.peer);
         let mut forgotten_at = Instant::now();
         loop {
             sleep(ASK_EVERY).await;
@@ -69,7 +72,10 @@ impl CheckpointCalls {
                 forgotten_at = Instant::now();
                 turns.forget();
             }
-            let Some(originator) = turns.next(self.heads.get().iter()) else { continue };
+            // Also while nothing of it is held: its node may have declared void all that it claims.
+            let of_peer = EnvelopeId::new(self.peer, SequenceId::NONE);
+            let next = turns.next(iter::once(of_peer).chain(self.heads.get().iter()));
+            let Some(originator) = next else { continue };
             match self.client.checkpoint(originator).await {
                 Ok(Some(ShownCheckpoint { checkpoint, mut voids })) => {
                     if let Some(checkpoint) = checkpoint {
@@ -99,6 +105,12 @@ struct Turns {
 }
 
 impl Turns {
+    /// Begins with the turn of one strand.
+    fn beginning_with(first: OriginatorId) -> Self {
+        let before = first.0.checked_sub(1).map(OriginatorId);
+        Self { shown: BTreeMap::new(), last: before }
+    }
+
     /// Returns the next strand that has grown beyond its last shown checkpoint.
     fn next(&mut self, heads: impl Iterator<Item = EnvelopeId>) -> Option<OriginatorId> {
         let longer: BTreeMap<OriginatorId, SequenceId> = heads
@@ -156,6 +168,18 @@ mod tests {
         assert_eq!(next(&[(0, 4), (200, 2)], u64::MAX), Some(200));
         assert_eq!(next(&[(0, 4), (200, 9)], 4), Some(0), "a lie about a size ends the questions");
         assert_eq!(next(&[(0, 4), (200, 9)], 4), None);
+    }
+
+    /// A restored peer has declared void what it claims, and is silent about it. Its statement must not come after the
+    /// turns of all other strands: the peer would be left before.
+    #[test]
+    fn the_strand_of_the_peer_has_the_first_turn_also_while_nothing_of_it_is_held() {
+        for (peer, behind) in [(0, 100), (300, 400), (u32::MAX, 100)] {
+            let mut turns = Turns::beginning_with(OriginatorId(peer));
+            let all = [(peer, 0), (100, 5), (200, 1), (400, 1)];
+            assert_eq!(turns.next(heads(&all)), Some(OriginatorId(peer)));
+            assert_eq!(turns.next(heads(&all)), Some(OriginatorId(behind)));
+        }
     }
 
     #[test]

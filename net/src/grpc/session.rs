@@ -237,6 +237,7 @@ impl<'a> GrpcPeerSession<'a> {
         };
         tokio::pin!(watch);
         let checkpoints = CheckpointCalls {
+            peer: self.peer,
             client: self.client.clone(),
             sink: self.link.sink().clone(),
             heads: self.net.replication.heads().clone(),
@@ -291,7 +292,8 @@ impl<'a> GrpcPeerSession<'a> {
     fn note_heads(&mut self) {
         let (now, heads) = (Instant::now(), self.heads.borrow_and_update());
         for (originator, call) in &mut self.wants {
-            call.silence.note_claim(now, heads.get(*originator));
+            let declared = self.net.replication.void_statements_of(*originator);
+            call.silence.note_claim(now, heads.get(*originator), declared);
         }
     }
 
@@ -318,8 +320,9 @@ impl<'a> GrpcPeerSession<'a> {
             limit: self.limits.entry(want.originator).or_default().clone(),
         };
         let task = self.calls.spawn(call.run().in_current_span());
-        let claimed = self.heads.borrow().get(want.originator);
-        let silence = WantSilence::new(Instant::now(), want, claimed, silent);
+        let mut silence = WantSilence::new(want, silent);
+        let declared = self.net.replication.void_statements_of(want.originator);
+        silence.note_claim(Instant::now(), self.heads.borrow().get(want.originator), declared);
         self.wants.insert(want.originator, OpenCall { task, answer, silence });
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use hawser_engine::replication::Want;
 use hawser_proto::SequenceId;
+use hawser_proto::void::{LackedPlaces, VoidStatement};
 
 /// Time for which a peer has to claim envelopes without sending one until its want counts as unanswered. Guessed: just
 /// below the ten seconds after which the follower takes such a want back, and far above the age of wants that are taken
@@ -25,11 +26,12 @@ pub(super) enum WantAnswer {
 /// The silence of a peer that was asked for a strand.
 ///
 /// Silence is a fault only while the peer claims to hold the wanted places and the want is in force: a peer without
-/// envelopes has nothing to send, however often it is asked, and one whose want was taken back must not send.
+/// envelopes has nothing to send, however often it is asked, and one whose want was taken back must not send. A node
+/// that was restored claims the gap that it left, too. It has nothing to send for places that it has declared void.
 #[derive(Debug)]
 pub(super) struct WantSilence {
     want: Want,
-    /// Time since which the peer claims places behind the start of the want.
+    /// Time since which the peer claims places behind the start of the want that are not declared void.
     owing_since: Option<Instant>,
     /// The time at which the want was taken back.
     ended_at: Option<Instant>,
@@ -38,17 +40,21 @@ pub(super) struct WantSilence {
 }
 
 impl WantSilence {
-    /// Begins with a want that is sent now. `claimed` is the head of the strand that the peer has sent, and `before`
-    /// the number of wants in a row to which nothing came.
-    pub(super) fn new(now: Instant, want: Want, claimed: SequenceId, before: u32) -> Self {
-        let mut silence = Self { want, owing_since: None, ended_at: None, before };
-        silence.note_claim(now, claimed);
-        silence
+    /// Begins with a want that is sent now, before a claim of the peer is noted. `before` is the number of wants in a
+    /// row to which nothing came.
+    pub(super) fn new(want: Want, before: u32) -> Self {
+        Self { want, owing_since: None, ended_at: None, before }
     }
 
-    /// Notes the head of the strand that the peer sends.
-    pub(super) fn note_claim(&mut self, now: Instant, claimed: SequenceId) {
-        let is_owing = claimed > self.want.after;
+    /// Notes the head of the strand that the peer sends. `declared` are the statements about void places of the
+    /// strand's own node that this node has verified.
+    pub(super) fn note_claim(
+        &mut self,
+        now: Instant,
+        claimed: SequenceId,
+        declared: impl IntoIterator<Item = VoidStatement>,
+    ) {
+        let is_owing = LackedPlaces::new(self.want.after, claimed, declared).count > 0;
         self.owing_since = is_owing.then(|| self.owing_since.unwrap_or(now));
     }
 
@@ -81,12 +87,24 @@ mod tests {
         Want::envelopes(OriginatorId(300), SequenceId(after), None)
     }
 
+    /// A want that is sent now, to a peer that claims this head of a strand without void places.
+    fn silence_of(now: Instant, want: Want, claimed: u64, before: u32) -> WantSilence {
+        let mut silence = WantSilence::new(want, before);
+        silence.note_claim(now, SequenceId(claimed), []);
+        silence
+    }
+
+    fn void(from: u64, through: u64) -> VoidStatement {
+        let (node, from, through) = (OriginatorId(300), SequenceId(from), SequenceId(through));
+        VoidStatement { node, from, through, time_ns: 5, incarnation: [1; 16] }
+    }
+
     #[test]
     fn an_idle_peer_is_never_silent_however_often_it_is_asked() {
         let (start, mut silent) = (Instant::now(), 0);
         for asked in 0..9 {
             let now = start + asked * Duration::from_secs(60);
-            let silence = WantSilence::new(now, want(7), SequenceId(7), silent);
+            let silence = silence_of(now, want(7), 7, silent);
             silent = silence.count(now + Duration::from_secs(59), WantAnswer::Nothing);
         }
         assert_eq!(silent, 0);
@@ -96,15 +114,15 @@ mod tests {
     fn a_peer_that_claims_and_sends_nothing_is_counted_once_for_each_want() {
         let (start, mut silent) = (Instant::now(), 0);
         for asked in 0..3 {
-            let mut silence = WantSilence::new(start, want(7), SequenceId(7), silent);
-            silence.note_claim(start + Duration::from_secs(1), SequenceId(8));
-            silence.note_claim(start + Duration::from_secs(5), SequenceId(9));
+            let mut silence = silence_of(start, want(7), 7, silent);
+            silence.note_claim(start + Duration::from_secs(1), SequenceId(8), []);
+            silence.note_claim(start + Duration::from_secs(5), SequenceId(9), []);
             assert_eq!(silent, asked);
             silent = silence.count(start + Duration::from_secs(10), WantAnswer::Nothing);
         }
         assert_eq!(silent, 3);
         let claims = |sent: Duration, answer| {
-            let silence = WantSilence::new(start, want(7), SequenceId(8), silent);
+            let silence = silence_of(start, want(7), 8, silent);
             silence.count(start + sent, answer)
         };
         let taken_back = claims(Duration::from_secs(8), WantAnswer::Nothing);
@@ -118,7 +136,7 @@ mod tests {
     fn streams_that_end_empty_count_while_the_peer_claims_envelopes() {
         let start = Instant::now();
         let counted = |claimed: u64, answer| {
-            let silence = WantSilence::new(start, want(7), SequenceId(claimed), 1);
+            let silence = silence_of(start, want(7), claimed, 1);
             silence.count(start + Duration::from_millis(1), answer)
         };
         assert_eq!(counted(8, WantAnswer::EmptyEnd), 2);
@@ -128,9 +146,34 @@ mod tests {
     }
 
     #[test]
+    fn places_that_are_declared_void_are_not_owed_and_those_behind_them_are() {
+        let start = Instant::now();
+        let counted = |claimed: u64, declared: &[VoidStatement], answer| {
+            let mut silence = silence_of(start, want(7), claimed, 0);
+            // The statement comes after the want was sent.
+            let shown = start + Duration::from_secs(4);
+            silence.note_claim(shown, SequenceId(claimed), declared.iter().copied());
+            silence.count(start + Duration::from_secs(10), answer)
+        };
+        for answer in [WantAnswer::Nothing, WantAnswer::EmptyEnd] {
+            assert_eq!(counted(900, &[void(8, 900)], answer), 0, "{answer:?}");
+            assert_eq!(counted(900, &[void(8, 500), void(501, 900)], answer), 0, "{answer:?}");
+            assert_eq!(counted(901, &[void(8, 900)], answer), 1, "{answer:?}: one behind them");
+            assert_eq!(counted(900, &[void(9, 900)], answer), 1, "{answer:?}: one before them");
+            assert_eq!(counted(900, &[], answer), 1, "{answer:?}: no statement");
+            // Played by a node that signs places which it has declared void.
+            assert_eq!(
+                counted(900, &[void(8, 901)], answer),
+                1,
+                "{answer:?}: it claims one of them"
+            );
+        }
+    }
+
+    #[test]
     fn a_want_that_was_taken_back_grows_no_older() {
         let start = Instant::now();
-        let mut silence = WantSilence::new(start, want(7), SequenceId(8), 0);
+        let mut silence = silence_of(start, want(7), 8, 0);
         silence.end(start + Duration::from_secs(1));
         assert_eq!(silence.count(start + Duration::from_secs(3600), WantAnswer::Nothing), 0);
     }
@@ -139,7 +182,7 @@ mod tests {
     fn part_of_a_strand_that_is_not_answered_is_no_silence() {
         let start = Instant::now();
         let part = Want::envelopes(OriginatorId(300), SequenceId(7), Some(SequenceId(9)));
-        let silence = WantSilence::new(start, part, SequenceId(9), 0);
+        let silence = silence_of(start, part, 9, 0);
         assert_eq!(silence.count(start + Duration::from_secs(60), WantAnswer::Nothing), 0);
     }
 }

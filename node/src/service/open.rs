@@ -108,6 +108,7 @@ impl From<OpenNodeError> for RunError {
             }
             OpenNodeError::Open(
                 OpenError::Held { .. }
+                | OpenError::OfBackups { .. }
                 | OpenError::RollbackUnfinished { .. }
                 | OpenError::Host(HostMarkerError::Held { .. })
                 | OpenError::StrandExists { .. }

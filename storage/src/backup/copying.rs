@@ -15,9 +15,10 @@ use std::vec;
 use parking_lot::Mutex;
 
 use super::error::{BackupError, at};
-use super::files::{self, FILES, Pace};
+use super::files::{self, Pace};
 use super::manifest::{BackupFile, is_database_file};
 use super::stored::{Backups, HeldBackups};
+use crate::folder::BACKUP_FILES;
 use crate::objects::{Objects, SeenObjects};
 use crate::store::Store;
 
@@ -104,7 +105,7 @@ fn names_of(checkpoint: &Path) -> Result<Vec<String>, BackupError> {
 
 /// Returns the lengths of all files that the backups have.
 fn lengths_in(objects: &dyn Objects) -> Result<BTreeSet<u64>, BackupError> {
-    let listed = objects.list(FILES).map_err(at(&objects.location(FILES)))?;
+    let listed = objects.list(BACKUP_FILES).map_err(at(&objects.location(BACKUP_FILES)))?;
     Ok(listed.into_iter().filter(|it| it.is_plain).map(|it| it.len_bytes).collect())
 }
 

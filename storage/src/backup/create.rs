@@ -13,13 +13,13 @@ use rocksdb::checkpoint::Checkpoint;
 use super::contents::Contents;
 use super::copying::{IDLE_AFTER, StoredFiles, store_files};
 use super::error::{BackupError, at};
-use super::files::{self, FILES, Pace};
+use super::files::{self, Pace};
 use super::manifest::{BackupFile, BackupManifest, BackupStrand};
-use super::stored::{Backups, MANIFESTS, manifest_name};
+use super::stored::{Backups, manifest_name};
 use super::wanted::WantedBackup;
 use crate::disk_reserve::DiskReserveBeside;
 use crate::error::DatabaseError;
-use crate::folder::{checkpoint_folder, remove_checkpoint};
+use crate::folder::{BACKUP_FILES, BACKUP_MANIFESTS, checkpoint_folder, remove_checkpoint};
 use crate::objects::{Objects, SEEN_IN_BACKUPS, SeenObjects};
 use crate::store::Store;
 
@@ -165,7 +165,10 @@ fn finish(
     let wrong = |error| BackupError::Manifest { name: "(new)".to_owned(), error };
     let bytes = manifest.encode(new.key).map_err(wrong)?;
     // The files and their names must be durable before the manifest that lists them.
-    backups.objects.sync_folder(FILES).map_err(at(&backups.objects.location(FILES)))?;
+    backups
+        .objects
+        .sync_folder(BACKUP_FILES)
+        .map_err(at(&backups.objects.location(BACKUP_FILES)))?;
     let name = backups.write_manifest(made_unix_s, &bytes)?;
     // A lock in a bucket may have had two holders, and a backup without its files must not count as complete. If
     // the place does not answer, the manifest stays, because an earlier backup may have the same one.
@@ -177,7 +180,7 @@ fn finish(
         let (objects, object) = (&*backups.objects, manifest_name(&name));
         let location = objects.location(&object);
         objects.remove(&object).map_err(at(&location))?;
-        objects.sync_folder(MANIFESTS).map_err(at(&location))?;
+        objects.sync_folder(BACKUP_MANIFESTS).map_err(at(&location))?;
     }
     all?;
     Ok(BackupReport {
@@ -193,7 +196,7 @@ fn finish(
 /// Checks that all files of a backup exist with their lengths. One listing costs less than a request for each file.
 fn require_all(backups: &Backups, files: &[BackupFile]) -> Result<(), BackupError> {
     let objects = &*backups.objects;
-    let listed = objects.list(FILES).map_err(at(&objects.location(FILES)))?;
+    let listed = objects.list(BACKUP_FILES).map_err(at(&objects.location(BACKUP_FILES)))?;
     let lengths: BTreeMap<&str, u64> = listed
         .iter()
         .filter(|object| object.is_plain)

@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::{BackupError, at};
 use super::manifest::{BackupFile, BackupManifest, FileHash};
+use crate::folder::BACKUP_FILES;
 use crate::objects::{FoundObject, NewObject, ObjectTag, Objects};
 use crate::uncached::{ReadBuffer, UncachedFile};
-
-/// Folder of the files of all backups.
-pub(super) const FILES: &str = "files";
 
 /// The hash in the temporary name of a file whose hash is not known yet. If a crash leaves it, it counts as an
 /// unfinished file of backups. No file is known that has this hash.
@@ -136,7 +134,7 @@ impl UnnamedCopy<'_> {
 /// Returns the name of the object with this hash: `files/ab/ab…`.
 pub(super) fn object_name(hash: FileHash) -> String {
     let hash = hash.to_string();
-    format!("{FILES}/{}/{hash}", &hash[..2])
+    format!("{BACKUP_FILES}/{}/{hash}", &hash[..2])
 }
 
 /// Opens a stored file, of which no more bytes are read than the manifest states.

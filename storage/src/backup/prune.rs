@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::error::{BackupError, at};
-use super::files::{FILES, object_name};
+use super::files::object_name;
 use super::manifest::FileHash;
-use super::stored::{Backups, MANIFESTS, manifest_name};
+use super::stored::{Backups, manifest_name};
+use crate::folder::{BACKUP_FILES, BACKUP_MANIFESTS};
 use crate::objects::dated::is_ahead;
 use crate::objects::object_of_unfinished;
 
@@ -63,14 +64,15 @@ impl Backups {
         let objects = &*self.objects;
         // A list is bounded, and the files that manifests of other writers name are not. So the files are listed first,
         // and each manifest is forgotten once its files are taken from the list.
-        let listed = objects.list(FILES).map_err(at(&objects.location(FILES)))?.into_iter();
+        let listed =
+            objects.list(BACKUP_FILES).map_err(at(&objects.location(BACKUP_FILES)))?.into_iter();
         let stored = listed.filter(|object| object.is_plain && is_of_backups(&object.name));
         let mut unneeded: BTreeMap<_, _> = stored.map(|it| (it.name, it.len_bytes)).collect();
         let (mut kept_of, mut report) = (BTreeMap::new(), BackupPruneReport::default());
         // A list that lacks a new manifest would have its files removed.
         let names = self.names_with_recent()?;
         if names.is_empty() && !unneeded.is_empty() && self.has_manifests()? {
-            return Err(at(&objects.location(MANIFESTS))(only_other_names()));
+            return Err(at(&objects.location(BACKUP_MANIFESTS))(only_other_names()));
         }
         for name in names.into_iter().rev() {
             let (read, named) = self.manifest_under(&name)?;
@@ -107,7 +109,9 @@ impl Backups {
                 objects.remove(&name).map_err(at(&objects.location(&name)))?;
             }
             // A manifest without its files would be worse than files without a manifest.
-            objects.sync_folder(MANIFESTS).map_err(at(&objects.location(MANIFESTS)))?;
+            objects
+                .sync_folder(BACKUP_MANIFESTS)
+                .map_err(at(&objects.location(BACKUP_MANIFESTS)))?;
         }
         for (name, len_bytes) in unneeded {
             if removal == Removal::Done {
@@ -133,7 +137,7 @@ fn only_other_names() -> io::Error {
 /// names are not ours and stay.
 fn is_of_backups(name: &str) -> bool {
     let mut parts = name.split('/');
-    let (Some(FILES), Some(start), Some(name), None) =
+    let (Some(BACKUP_FILES), Some(start), Some(name), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return false;

@@ -5,14 +5,12 @@ use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
 use super::error::{BackupError, at};
-use super::files::FILES;
 use super::manifest::{MANIFEST_LEN_BYTES_MAX, ManifestError, ReadManifest};
 use super::wanted::WantedBackup;
+use crate::folder::{BACKUP_FILES, BACKUP_MANIFESTS};
 use crate::objects::dated::{self, NewestManifest};
 use crate::objects::{FoundObject, HeldObjects, Objects};
 
-/// Folder of the manifests.
-pub(super) const MANIFESTS: &str = "manifests";
 /// Suffix of the name of a manifest's file.
 const SUFFIX: &str = ".manifest";
 /// Object with the names of the backups that were made last. The lists of some services lag behind writes, and reads
@@ -37,7 +35,7 @@ impl Backups {
     /// # Errors
     /// When it does not.
     pub fn existing(objects: Arc<dyn Objects>) -> Result<Self, BackupError> {
-        if !objects.has_folder(MANIFESTS).map_err(at(&objects.location(MANIFESTS)))? {
+        if !objects.has_folder(BACKUP_MANIFESTS).map_err(at(&objects.location(BACKUP_MANIFESTS)))? {
             return Err(BackupError::NotBackups { path: objects.location("") });
         }
         Ok(Self { objects })
@@ -45,7 +43,7 @@ impl Backups {
 
     /// Opens a place for new backups, and creates it if it does not exist.
     pub(super) fn make(objects: Arc<dyn Objects>) -> Result<Self, BackupError> {
-        for name in [MANIFESTS, FILES] {
+        for name in [BACKUP_MANIFESTS, BACKUP_FILES] {
             objects.make_folder(name).map_err(at(&objects.location(name)))?;
         }
         Ok(Self { objects })
@@ -67,8 +65,8 @@ impl Backups {
     /// # Errors
     /// An error if the place cannot be read.
     pub fn names(&self) -> Result<Vec<String>, BackupError> {
-        dated::names(&*self.objects, MANIFESTS, SUFFIX)
-            .map_err(at(&self.objects.location(MANIFESTS)))
+        dated::names(&*self.objects, BACKUP_MANIFESTS, SUFFIX)
+            .map_err(at(&self.objects.location(BACKUP_MANIFESTS)))
     }
 
     /// Returns the names of all backups as [`Self::names`] does, with those made last that the list of the place does
@@ -161,7 +159,10 @@ impl Backups {
 
     /// Returns true if an object has the suffix of a manifest, whatever its name.
     pub(super) fn has_manifests(&self) -> Result<bool, BackupError> {
-        let listed = self.objects.list(MANIFESTS).map_err(at(&self.objects.location(MANIFESTS)))?;
+        let listed = self
+            .objects
+            .list(BACKUP_MANIFESTS)
+            .map_err(at(&self.objects.location(BACKUP_MANIFESTS)))?;
         Ok(listed.iter().any(|object| object.name.ends_with(SUFFIX)))
     }
 
@@ -271,5 +272,5 @@ fn lock_error(objects: &dyn Objects, error: io::Error) -> BackupError {
 
 /// Returns the name of the object of a manifest.
 pub(super) fn manifest_name(name: &str) -> String {
-    format!("{MANIFESTS}/{name}{SUFFIX}")
+    format!("{BACKUP_MANIFESTS}/{name}{SUFFIX}")
 }

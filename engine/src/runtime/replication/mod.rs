@@ -63,7 +63,7 @@ use std::time::Instant;
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
 use hawser_proto::merkle::TreeHash;
-use hawser_proto::void::SignedVoid;
+use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Bytes, Cursor, OriginatorId, PublicKey, SequenceId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -394,6 +394,13 @@ impl Replication {
     #[must_use]
     pub fn void_statements_after(&self, sent: usize, max: usize) -> Vec<SignedVoid> {
         self.state.voids.after(sent, max)
+    }
+
+    /// Returns the statements about void places that a node has made about its own strand: those that are kept here, so
+    /// that the registry's key has signed each of them.
+    #[must_use]
+    pub fn void_statements_of(&self, node: OriginatorId) -> Vec<VoidStatement> {
+        self.state.voids.of(node)
     }
 
     /// Hands over a statement about void places that a peer has shown before its link is made. Otherwise like

@@ -118,6 +118,11 @@ impl VoidPorts {
         self.book.lock().known.all().iter().map(|signed| signed.statement.node).collect()
     }
 
+    /// Returns the statements of one node.
+    pub(super) fn of(&self, node: OriginatorId) -> Vec<VoidStatement> {
+        self.book.lock().known.of(node).copied().collect()
+    }
+
     /// Returns the statements of other nodes.
     pub(super) fn of_others(&self) -> Vec<VoidStatement> {
         let book = self.book.lock();

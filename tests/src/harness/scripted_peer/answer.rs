@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hawser_conformance::wire::{Framed, List};
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::pb::hawser::checkpoint_api::GetCheckpointResponse;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api;
 use hawser_proto::{OriginatorId, SecretKey};
@@ -31,9 +32,20 @@ fn frame(message: &[u8]) -> Bytes {
     [&[0][..], &len.to_be_bytes(), message].concat().into()
 }
 
+/// Encodes the statements about void places of the peer's own strand, beside no checkpoint.
+pub(super) fn statements(state: &ScriptedPeerState) -> Bytes {
+    let voids = state.voids.lock();
+    let void_statements = voids.iter().map(|signed| Bytes::copy_from_slice(&signed.encode()));
+    let void_statements = void_statements.collect();
+    frame(&GetCheckpointResponse { checkpoint: Bytes::new(), void_statements }.encode_to_vec())
+}
+
 /// Encodes the vector clock: the peer's own head, and a higher one if it lies.
 pub(super) fn clock(state: &ScriptedPeerState) -> Bytes {
-    let head = state.strand.borrow().last_key_value().map_or(0, |(place, _)| *place);
+    let held = state.strand.borrow().last_key_value().map_or(0, |(place, _)| *place);
+    let voids = state.voids.lock();
+    let head = voids.iter().map(|signed| signed.statement.through.0).fold(held, u64::max);
+    drop(voids);
     let is_lying = state.habits.lock().attack == Some(Attack::Silence);
     let head = if is_lying { head + 1000 } else { head };
     let older = state.older.lock();

@@ -14,7 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{OriginatorId, SecretKey};
+use hawser_proto::void::VoidStatement;
+use hawser_proto::{OriginatorId, SecretKey, SequenceId};
 use parking_lot::Mutex;
 use prost::Message as _;
 use rand::SeedableRng as _;
@@ -67,6 +68,7 @@ impl ScriptedPeer {
             key: key.clone(),
             strand: watch::Sender::default(),
             older: Mutex::default(),
+            voids: Mutex::default(),
             habits: Mutex::new(habits),
             seen: Mutex::default(),
         });
@@ -127,6 +129,21 @@ impl ScriptedPeer {
     /// Skips places, as after aborted transactions.
     pub fn burn(&mut self, count: u64) {
         self.next += count;
+    }
+
+    /// Leaves out the next places, declares them void, and claims them, as a node of this software does that was
+    /// restored. From then on it has the method for checkpoints.
+    pub fn declare_void(&mut self, count: u64) {
+        let from = SequenceId(self.next);
+        self.burn(count);
+        let statement = VoidStatement {
+            node: self.id,
+            from,
+            through: SequenceId(self.next).previous(),
+            time_ns: u64::try_from(self.time_ns).unwrap(),
+            incarnation: [1; 16],
+        };
+        self.state.voids.lock().push(statement.sign(&self.key));
     }
 
     /// Takes over messages of the older network at these places, which `signer` signs: they have expired, counted from

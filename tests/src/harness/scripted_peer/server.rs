@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hawser_proto::OriginatorId;
+use hawser_proto::pb::hawser::checkpoint_api::GetCheckpointRequest;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hyper::body::{Body as _, Frame};
@@ -32,6 +33,7 @@ const ROWS: usize = 1000;
 const LONG_PIECE_BYTES: usize = 64 * 1024;
 /// The head of a message of 32 MiB.
 const TOO_LONG: [u8; 5] = [0, 2, 0, 0, 0];
+const NOT_FOUND: &str = "5";
 const PERMISSION_DENIED: &str = "7";
 const RESOURCE_EXHAUSTED: &str = "8";
 const UNIMPLEMENTED: &str = "12";
@@ -91,6 +93,7 @@ async fn answer(
     let message = read(request.into_body()).await;
     let Habits { methods, tells_clock, page_rows_max, page_takes, is_busy, .. } =
         state.habits.lock().clone();
+    let has_voids = !state.voids.lock().is_empty();
     let (to, frames) = mpsc::channel(QUEUE);
     if has_token && state.habits.lock().refuses_tokens {
         send(&to, vec![trailers(UNAUTHENTICATED)]);
@@ -99,6 +102,15 @@ async fn answer(
     match method {
         "GetSyncCursor" if tells_clock => {
             send(&to, vec![Frame::data(answer::clock(&state)), trailers("0")])
+        }
+        "GetCheckpoint" if has_voids => {
+            let request = GetCheckpointRequest::decode(message).unwrap();
+            let is_own = request.originator_id == state.id.0;
+            let frames = match is_own {
+                true => vec![Frame::data(answer::statements(&state)), trailers("0")],
+                false => vec![trailers(NOT_FOUND)],
+            };
+            send(&to, frames);
         }
         "QueryEnvelopes" if is_busy => send(&to, vec![trailers(RESOURCE_EXHAUSTED)]),
         "QueryEnvelopes" => {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{OriginatorId, SecretKey};
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -73,6 +74,8 @@ pub(super) struct ScriptedPeerState {
     pub(super) strand: watch::Sender<BTreeMap<u64, Bytes>>,
     /// Strands that it took over from the older network, and those of other peers.
     pub(super) older: Mutex<BTreeMap<OriginatorId, BTreeMap<u64, Bytes>>>,
+    /// Its statements about void places of its own strand.
+    pub(super) voids: Mutex<Vec<SignedVoid>>,
     pub(super) habits: Mutex<Habits>,
     pub(super) seen: Mutex<Seen>,
 }
