@@ -32,8 +32,8 @@ const PUBLISH_SECONDS: u64 = 5;
 /// The part of the envelopes after which a rebuild is cut off, in percent.
 const CUT_OFF_AT: u64 = 50;
 /// Streams that come back after a restart, the topics of each, and the envelopes that were published meanwhile. Their
-/// cursors name the node alone, so the strands of the past are news to them. With as many strands, an address has memory
-/// for some 9,500 such streams by default.
+/// cursors name the node alone, so the strands of the past are news to them. With as many strands, an address has
+/// memory for some 9,500 such streams by default.
 const STREAMS: u64 = 9000;
 const STREAM_TOPICS: u64 = 100;
 const MISSED: u64 = 1000;

@@ -33,8 +33,8 @@ use crate::send::{Chain, RequestError};
 /// The time limit for one endpoint's answer about all transactions in question. It may take many requests, and an
 /// endpoint that answers each of them just in time must not hold the others up. A guess.
 const FIND_MAX: Duration = Duration::from_secs(30);
-/// The same for the only endpoint, which holds up no other one. An attempt keeps nothing of the one before it, so a slow
-/// endpoint needs time for all of it. A guess: thousands of requests.
+/// The same for the only endpoint, which holds up no other one. An attempt keeps nothing of the one before it, so a
+/// slow endpoint needs time for all of it. A guess: thousands of requests.
 const FIND_ALONE_MAX: Duration = Duration::from_secs(600);
 
 /// The transactions, among those in question, that may have assigned sequence ids by the bootstrap call.
