@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::disk::{DiskFaults, Operation, SmallDisk};
 use hawser_tests::harness::network::{Network, Node};
-use hawser_tests::harness::{envelopes, raw, seed, strand, wait};
+use hawser_tests::harness::{envelopes, namespaces, raw, seed, strand, wait};
 use tonic::{Code, Status};
 
 /// Publishes messages that differ, and remembers what was acknowledged.
@@ -155,10 +155,15 @@ async fn reads_that_fail_for_a_while_end_neither_a_strand_nor_the_publisher() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_fills_up_stops_all_writing_before_it_is_full() {
+#[test]
+fn a_disk_that_fills_up_stops_all_writing_before_it_is_full() {
+    let test = "disk::a_disk_that_fills_up_stops_all_writing_before_it_is_full";
+    namespaces::run(test, a_disk_fills_up);
+}
+
+async fn a_disk_fills_up() {
     let mut network = Network::new(2);
-    let Some(disk) = SmallDisk::mount(&network.nodes[0].data_dir(), 512) else { return };
+    let disk = SmallDisk::mount(&network.nodes[0].data_dir(), 512);
     network.nodes[0].arguments.extend(["--min-free-disk".into(), "64MiB".into()]);
     network.start_all().await;
     let (mut small, mut large) = (Publisher::new(3), Publisher::new(4));
@@ -185,10 +190,15 @@ async fn a_disk_that_fills_up_stops_all_writing_before_it_is_full() {
     network.nodes[0].kill();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_starts_on_a_disk_that_is_full_or_read_only_and_goes_on_when_it_is_not() {
+#[test]
+fn a_node_starts_on_a_disk_that_is_full_or_read_only_and_goes_on_when_it_is_not() {
+    let test = "disk::a_node_starts_on_a_disk_that_is_full_or_read_only_and_goes_on_when_it_is_not";
+    namespaces::run(test, a_node_starts_without_room);
+}
+
+async fn a_node_starts_without_room() {
     let mut network = Network::new(2);
-    let Some(disk) = SmallDisk::mount(&network.nodes[0].data_dir(), 512) else { return };
+    let disk = SmallDisk::mount(&network.nodes[0].data_dir(), 512);
     network.nodes[0].arguments.extend(["--min-free-disk".into(), "64MiB".into()]);
     network.start_all().await;
     let mut publisher = Publisher::new(5);

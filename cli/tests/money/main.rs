@@ -133,7 +133,19 @@ fn fees_of_the_log_reach_the_owners_of_nodes() {
     bills_are_proven(&network, &of_leaves);
     the_watcher_tells_of_what_is_wrong(&network);
     the_chain_distributes(&network, settled.values().sum());
+    a_payer_without_a_deposit_is_refused(&mut network);
     network.stop();
+}
+
+/// A node whose operator has set it so takes publishes from payers who can pay for them, and from no others.
+fn a_payer_without_a_deposit_is_refused(network: &mut MoneyNetwork) {
+    network.restart_with(0, &["--api.require-payer-positive-balance=true"]);
+    network.traffic_at("paid from a deposit", &[0]);
+    let refused = network.poor_publisher(0).publish("not paid for");
+    assert_eq!(refused.status.code(), Some(3), "{}", support::stderr(&refused));
+    let told: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!(told["published"], 0, "{told}");
+    assert_eq!(told["refused"][0]["status"], "FAILED_PRECONDITION", "{told}");
 }
 
 /// The sums of all reports.

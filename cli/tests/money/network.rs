@@ -122,7 +122,7 @@ impl MoneyNetwork {
             Self { place, runtime, chains, base, nodes, payers, settings, late, _alone: alone };
         network.fund_payers();
         for at in 0..network.nodes.len() {
-            network.start_node(at);
+            network.start_node(at, &[]);
         }
         for at in (0..network.nodes.len()).filter(|at| settings.joins_later != Some(*at)) {
             network.until_ready(at);
@@ -179,7 +179,7 @@ impl MoneyNetwork {
         format!("127.0.0.1:{}", self.port(at) + 1)
     }
 
-    fn start_node(&mut self, at: usize) {
+    fn start_node(&mut self, at: usize, more: &[&str]) {
         let (app, settlement) = (self.chains.app_address(), self.chains.settlement_address());
         let data = self.data_dir(at);
         let mut command = hawser();
@@ -210,6 +210,7 @@ impl MoneyNetwork {
         if self.settings.liar == Some(at) {
             command.args(["--rates-file", &self.file("rates.json")]);
         }
+        command.args(more);
         let mut running = Running::start(command, true);
         running.line("start", |line| line.contains("started api server"));
         self.nodes[at] = Some(running);
@@ -223,8 +224,13 @@ impl MoneyNetwork {
 
     /// Ends a node without notice, and starts it again.
     pub fn kill(&mut self, at: usize) {
+        self.restart_with(at, &[]);
+    }
+
+    /// Ends a node without notice, and starts it again with these arguments beside its own.
+    pub fn restart_with(&mut self, at: usize, more: &[&str]) {
         self.end(at);
-        self.start_node(at);
+        self.start_node(at, more);
         self.until_ready(at);
     }
 
@@ -270,20 +276,30 @@ impl MoneyNetwork {
 
     /// Each payer at each of these nodes.
     fn publishers(&self, places: &[usize], file: &str) -> Vec<Publisher> {
-        let ids = self.ids();
         let mut publishers = Vec::new();
         for &at in places {
             for (by, payer) in self.payers.iter().enumerate() {
-                publishers.push(Publisher {
-                    of: format!("{by} at {at}"),
-                    node: self.grpc(at),
-                    target: ids[at].to_string(),
-                    key: text(&payer.key).to_owned(),
-                    file: self.file(file),
-                });
+                publishers.push(self.publisher(at, format!("{by} at {at}"), &payer.key, file));
             }
         }
         publishers
+    }
+
+    /// A new payer, who has no deposit, at a node.
+    pub fn poor_publisher(&self, at: usize) -> Publisher {
+        let key = self.file("poor");
+        support::json(&["keys", "generate", "--json", "--out", &key]);
+        self.publisher(at, format!("a poor payer at {at}"), Path::new(&key), "poor.jsonl")
+    }
+
+    fn publisher(&self, at: usize, of: String, key: &Path, file: &str) -> Publisher {
+        Publisher {
+            of,
+            node: self.grpc(at),
+            target: self.ids()[at].to_string(),
+            key: text(key).to_owned(),
+            file: self.file(file),
+        }
     }
 
     /// The last place of each strand that a node holds.

@@ -5,6 +5,7 @@
 //! process is the router, and asks the nodes; [`Hosts`] gives each node a namespace at the end of a wire. When the
 //! process ends, however it ends, the system ends all others in its namespaces and removes what was made in them.
 //! Networks of the machine are neither changed nor reached. Root is not needed where users may make namespaces.
+//! Tests with a file system of their own run there as well, because they may mount one.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub fn run(test: &str, story: impl AsyncFnOnce()) {
     if std::env::var_os(INSIDE_VARIABLE).is_some() {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+        ip("link set lo up");
         return runtime.block_on(story());
     }
     if std::env::var_os(LEAVE_OUT_VARIABLE).is_some() {
@@ -87,7 +89,6 @@ impl Hosts {
         // A private mount for the names of namespaces, which other processes of the machine do not see.
         must(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));
         std::fs::create_dir("/run/netns").unwrap();
-        ip("link set lo up");
         let hosts: Vec<Host> = (1..=count).map(|number| Host { number }).collect();
         for host in &hosts {
             let (name, wire) = (host.name(), host.wire());

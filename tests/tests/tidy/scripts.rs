@@ -34,6 +34,30 @@ fn without_rust_setup_ends_its_script_and_no_shell_that_has_sourced_it() {
     }
 }
 
+/// RocksDB's bindings are made with libclang. Many systems have another library whose name begins alike, and without
+/// libclang the first build stops after minutes.
+#[test]
+fn setup_takes_only_the_c_interface_of_clang_for_libclang() {
+    // The function of the script, on a system that has one library.
+    let line = r#"eval "$(sed -n '/^has_libclang() {$/,/^}$/p' scripts/setup)"
+        ldconfig() { printf '\t%s (libc6,x86-64) => /lib/%s\n' "$LIBRARY" "$LIBRARY"; }
+        ls() { false; }
+        has_libclang"#;
+    let is_taken = |library: &str| {
+        let mut bash = Command::new("/bin/bash");
+        let output = bash.args(["-c", line]).current_dir(root()).env("LIBRARY", library).output();
+        let output = output.unwrap();
+        assert!(output.stderr.is_empty(), "{library}: {output:?}");
+        output.status.success()
+    };
+    for library in ["libclang.so", "libclang.so.1", "libclang-14.so", "libclang-14.so.1"] {
+        assert!(is_taken(library), "{library}");
+    }
+    for library in ["libclang-cpp.so", "libclang-cpp.so.14", "libLLVM-14.so.1"] {
+        assert!(!is_taken(library), "{library}");
+    }
+}
+
 /// An empty bill, beside a package or an image, would look like that of a program without libraries.
 #[test]
 fn a_bill_of_materials_is_whole_or_there_is_none() {
