@@ -19,7 +19,7 @@
 //! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
 //!   pages for operators;
 //! - [`start`] and [`ApiHandle`]: start and shutdown; [`ApiSettings`]: the settings; [`BoundPorts`]: ports before the
-//!   start; `start_error`: its error;
+//!   start; [`RebuildPages`]: the operators' port during a rebuild before it; `start_error`: the error of the start;
 //! - [`CheckedStream`], [`StreamRequest`]: the checks of streams' requests, without a node.
 //!
 //! Invariant: no request delays or breaks the service of another caller.
@@ -59,6 +59,7 @@ mod payer_reports_page;
 mod query;
 mod rate_limits;
 mod read_workers;
+mod rebuild_pages;
 mod redis_limits;
 mod report_limits;
 mod service;
@@ -78,6 +79,7 @@ mod witness_page;
 
 pub use bound_ports::BoundPorts;
 pub use handle::{ApiHandle, start, start_on};
+pub use rebuild_pages::RebuildPages;
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
 pub use start_error::ApiStartError;
 pub use stream_request::StreamRequest;

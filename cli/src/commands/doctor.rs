@@ -85,8 +85,8 @@ async fn running(config: &NodeServiceSettings) -> (Vec<DoctorCheck>, Option<List
     if checks.is_empty() {
         checks.push(DoctorCheck::fine(NAME, format!("the node at {address} publishes")));
     }
-    let process = match node_id(&at).await {
-        Ok(stated) => ListeningProcess::Answering(stated),
+    let process = match process_at(&at).await {
+        Ok(process) => process,
         Err(error) => {
             checks.push(silent(&at, &error));
             ListeningProcess::Silent
@@ -102,15 +102,18 @@ fn silent(at: &str, error: &HttpError) -> DoctorCheck {
     DoctorCheck::failed("process", found, remedy)
 }
 
-/// Asks for the id that a node states on its page of the status.
+/// Asks a process for the id that a node states on its page of the status.
 ///
 /// # Errors
 /// When there is no answer.
-async fn node_id(at: &str) -> Result<Option<OriginatorId>, HttpError> {
+async fn process_at(at: &str) -> Result<ListeningProcess, HttpError> {
     let answer = client::get(at, "/status").await?;
+    if answer.status == 503 {
+        return Ok(ListeningProcess::Silent); // it rebuilds projections before it serves
+    }
     let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let id = page["node_id"].as_u64().and_then(|id| u32::try_from(id).ok());
-    Ok(id.map(OriginatorId))
+    Ok(ListeningProcess::Answering(id.map(OriginatorId)))
 }
 
 fn unmet(condition: &Value) -> DoctorCheck {

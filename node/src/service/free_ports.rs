@@ -15,6 +15,13 @@ pub struct PortError {
     source: io::Error,
 }
 
+impl PortError {
+    /// Returns the error of a TCP port.
+    pub(super) fn tcp(address: SocketAddr, source: io::Error) -> Self {
+        Self { protocol: "", address, source }
+    }
+}
+
 /// Returns advice about an error of listening; may be empty.
 pub(super) fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -25,8 +32,9 @@ pub(super) fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Binds the ports of a node for a moment. They are not kept: balancers and peers that reach a port take it for that of
-/// a running node, and a start may take hours while projections are rebuilt.
+/// Binds the ports of a node for a moment. Those of clients and peers are not kept: balancers and peers that reach them
+/// take them for those of a running node, and a start may take hours while projections are rebuilt. That of operators
+/// says how far it is meanwhile ([`RebuildPages`](hawser_api::RebuildPages)).
 ///
 /// # Errors
 /// [`PortError`] with the first port that cannot be bound.
@@ -37,8 +45,7 @@ pub(super) fn require_free(config: &NodeServiceSettings) -> Result<(), PortError
 }
 
 fn require_free_tcp(address: SocketAddr) -> Result<(), PortError> {
-    let refused = |source| PortError { protocol: "", address, source };
-    TcpListener::bind(address).map(drop).map_err(refused)
+    TcpListener::bind(address).map(drop).map_err(|source| PortError::tcp(address, source))
 }
 
 fn require_free_udp(address: SocketAddr) -> Result<(), PortError> {

@@ -202,7 +202,10 @@ impl Node {
         config: &NodeServiceSettings,
         publishers: Handle,
     ) -> Result<Self, ServeError> {
-        let OpenedNode { engine, threads, inputs, chains, wallets, witness } = opened;
+        let OpenedNode { engine, threads, inputs, chains, wallets, witness, rebuild } = opened;
+        if let Some(pages) = rebuild {
+            pages.end().await;
+        }
         // Before the first part that a peer, a chain or a client notices.
         let listen = config.api.enable.then_some(config.api.address);
         let ports = match BoundPorts::bind(listen, config.metrics).await {

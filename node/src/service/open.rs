@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use hawser_api::DiskView as _;
+use hawser_api::{DiskView as _, RebuildPages};
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::{
-    EngineSettings, Ports, PublishSettings, PublisherThreads, SystemClock,
+    ChainAppender, EngineSettings, Ports, PublishSettings, PublisherThreads, SystemClock,
 };
 use hawser_engine::{Engine, price};
 use hawser_proto::{Address, OriginatorId};
@@ -29,6 +29,7 @@ use super::system::{self, Disk, OpenFiles};
 use super::unfinished_import::{UnfinishedImportError, require_finished};
 use super::validation::{Identities, KeyPackages};
 use super::witness_folder::{WitnessFolderError, WitnessRight};
+use crate::clock::signed_now_unix_s;
 use crate::error::RunError;
 use crate::files::chain::ChainFile;
 use crate::files::registry::{self, RegistryFileError};
@@ -136,6 +137,8 @@ pub(super) struct OpenedNode {
     pub(super) wallets: Arc<Wallets>,
     /// The right to cosign, of a replica that is a witness.
     pub(super) witness: Option<WitnessRight>,
+    /// The operators' port since the rebuild of projections; `None` if there was none, or the settings have no port.
+    pub(super) rebuild: Option<RebuildPages>,
 }
 
 /// Opens the database and starts the engine on it. Blocks on disk and network, and during a rebuild or the reading of a
@@ -172,7 +175,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     let mut witness = claim_witness(config, &store)?;
     // This is checked again under the database lock, because an import may have started while the chains were asked.
     require_finished(&config.store.data_dir)?;
-    rebuild_if_stale(&store)?;
+    let rebuild = rebuild_if_stale(config, &store)?;
     let mut rates_file = config.files.rates.as_deref().map(WatchedFile::new);
     let rates = first_rates(config, &chains, &store)?;
     // The first look reads it again: the disk may not have taken the rates.
@@ -181,19 +184,12 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         Some(_) => registry,
         None => with_recorded(registry, &store)?,
     };
-    let network = NetworkState::new(own.id, store.clone(), registry, rates);
+    let network = NetworkState::new(own.id, store, registry, rates);
     let wallets = wallets_of(config);
     let (engine, threads) = start_engine(config, &network, wallets.clone())?;
     // Tasks that sign start before the peers are asked, and the folder of a machine that was set back is a known one.
     engine.wait_for_replication();
-    // The key of a witness is bound to the folder last: a start that fails before it has cosigned nothing.
-    let ready = read_chain(config, &engine).map_err(OpenNodeError::from).and_then(|chain| {
-        if let Some(witness) = &mut witness {
-            witness.begin(&store)?;
-        }
-        Ok(chain)
-    });
-    let chain = match ready {
+    let chain = match finish_start(config, &engine, witness.as_mut()) {
         Ok(chain) => chain,
         Err(error) => {
             // The process must not end while a thread is working on the database.
@@ -210,7 +206,21 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         chain,
         chain_error: String::new(),
     };
-    Ok(OpenedNode { engine, threads, inputs, chains, wallets, witness })
+    Ok(OpenedNode { engine, threads, inputs, chains, wallets, witness, rebuild })
+}
+
+/// Reads the chain file. The key of a witness is bound to the folder last: a start that fails before it has cosigned
+/// nothing.
+fn finish_start(
+    config: &NodeServiceSettings,
+    engine: &Engine,
+    witness: Option<&mut WitnessRight>,
+) -> Result<Option<(ChainFile, ChainAppender)>, OpenNodeError> {
+    let chain = read_chain(config, engine)?;
+    if let Some(witness) = witness {
+        witness.begin(engine.store())?;
+    }
+    Ok(chain)
 }
 
 pub(super) fn first_registry(
@@ -350,21 +360,30 @@ pub(super) fn keep_room(store: &Store, config: &DatabaseSettings) {
 }
 
 /// Rebuilds stale projections before the node serves. Damage and a full disk do not end the start: readers of
-/// projections wait until a scrub has rebuilt them.
-fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
+/// projections wait until a scrub has rebuilt them. Returns the operators' port, which says how far the rebuild is.
+fn rebuild_if_stale(
+    config: &NodeServiceSettings,
+    store: &Store,
+) -> Result<Option<RebuildPages>, OpenNodeError> {
     projections::keep_tallies(store);
     let stale = store.stale_projections();
     if stale.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
+    let pages = show_rebuild(config)?;
     tracing::info!(
         stale = stale.join(","),
         "rebuilding the projections from the log; this node serves when that is done"
     );
-    match projections::rebuild_before_start(store) {
+    let tell = |step: String| {
+        if let Some(pages) = &pages {
+            pages.tell(step);
+        }
+    };
+    match projections::rebuild_before_start(store, &tell) {
         Ok(report) => {
             tracing::info!(envelopes = report.envelopes, "rebuilt the projections");
-            Ok(())
+            Ok(pages)
         }
         // Readers of single strands are served. A scrub repairs the log with the help of peers,
         // and rebuilds once there is space.
@@ -374,10 +393,18 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
                 %error,
                 "the projections cannot be rebuilt now"
             );
-            Ok(())
+            Ok(pages)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Lets the operators' port say how far the rebuild is, which takes minutes or hours.
+fn show_rebuild(config: &NodeServiceSettings) -> Result<Option<RebuildPages>, PortError> {
+    let Some(address) = config.metrics else { return Ok(None) };
+    let begun = RebuildPages::begin(address, signed_now_unix_s());
+    let begun = Handle::current().block_on(begun);
+    begun.map(Some).map_err(|source| PortError::tcp(address, source))
 }
 
 /// Returns the access to contract wallets.
@@ -412,7 +439,7 @@ pub(super) fn start_engine(
 fn read_chain(
     config: &NodeServiceSettings,
     engine: &Engine,
-) -> Result<Option<(ChainFile, hawser_engine::runtime::ChainAppender)>, ChainAppendFileError> {
+) -> Result<Option<(ChainFile, ChainAppender)>, ChainAppendFileError> {
     let Some(path) = &config.files.chain else { return Ok(None) };
     let (mut file, appender) = (ChainFile::new(path), engine.chain_appender());
     let events = match stand_in_files::append_chain(&mut file, &appender) {
@@ -429,12 +456,14 @@ fn read_chain(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use tempfile::TempDir;
 
     use super::*;
     use crate::files::rates::{RateRecord, RatesFile};
     use crate::files::registry::{RegistryFile, RegistryFileEntry};
-    use crate::service::testing::key;
+    use crate::service::testing::{key, page};
     use crate::settings::SettingSources;
 
     /// Returns the settings of the only node of a network, which listens on no port.
@@ -482,6 +511,30 @@ mod tests {
         assert!(!rates.covers(0) && !rates.is_complete_at(0), "{rates:?}");
         engine.drain();
         threads.join();
+    }
+
+    /// Played by a folder whose projections the disk has damaged.
+    #[tokio::test]
+    async fn a_start_that_rebuilds_has_the_operators_port_until_the_node_takes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for is_stale in [false, true] {
+            let mut config = settings(&folder);
+            config.metrics = Some((Ipv4Addr::LOCALHOST, 0).into());
+            let opening = tokio::task::spawn_blocking(move || open(&config));
+            let OpenedNode { engine, threads, rebuild, .. } = opening.await.unwrap().unwrap();
+            assert_eq!(rebuild.is_some(), is_stale);
+            if let Some(pages) = rebuild {
+                let address = pages.address();
+                let shown = tokio::task::spawn_blocking(move || page(address, "/status")).await;
+                let shown = shown.unwrap();
+                assert!(shown.starts_with("HTTP/1.1 503 "), "{shown}");
+                assert!(shown.ends_with("\r\n\r\nrebuilt the projections, starting\n"), "{shown}");
+                pages.end().await;
+            }
+            engine.store().condemn_damaged(&["usage"]).unwrap();
+            engine.drain();
+            threads.join();
+        }
     }
 
     /// Played by a machine that was set back: its host knows the folder, and its peers alone know better. They are

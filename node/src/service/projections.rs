@@ -103,25 +103,71 @@ pub fn rebuild(
     store.rebuild_many(&|stored| facts::of_stored_many(stored, own), &mut go_on)
 }
 
-/// Rebuilds the projections of a starting node. Reports progress to the log and the service manager every few seconds.
+/// Rebuilds the projections of a starting node. Reports progress to the log and the service manager every few seconds,
+/// and calls `tell` with each step.
 ///
 /// # Errors
 /// The errors of [`rebuild`].
-pub(super) fn rebuild_before_start(store: &Store) -> Result<RebuildReport, RebuildError> {
+pub(super) fn rebuild_before_start(
+    store: &Store,
+    tell: &dyn Fn(String),
+) -> Result<RebuildReport, RebuildError> {
     let service_manager = ServiceManager::from_env();
-    let log_progress = |made: &str| {
-        let status = format!("rebuilding the projections from the log, not serving yet: {made}");
-        service_manager.iter().for_each(|it| it.working(&status));
-    };
-    log_progress("begun");
+    let notify = |status: &str| service_manager.iter().for_each(|it| it.working(status));
+    let begun = status_of("begun");
+    notify(&begun);
+    tell(begun);
     let mut next = Instant::now() + LOG_EVERY;
     let report = rebuild(store, &mut |RebuildProgress { done, total_estimate }| {
+        let status = status_of(&format!("{done} of about {total_estimate} envelopes"));
         if Instant::now() >= next {
             next = Instant::now() + LOG_EVERY;
             tracing::info!(done, total_estimate, "rebuilding the projections from the log");
-            log_progress(&format!("{done} of about {total_estimate} envelopes"));
+            notify(&status);
         }
+        tell(status);
     })?;
-    service_manager.iter().for_each(|it| it.working("rebuilt the projections, starting"));
+    notify(REBUILT);
+    tell(REBUILT.to_owned());
     Ok(report)
+}
+
+/// The status of a start after a rebuild.
+const REBUILT: &str = "rebuilt the projections, starting";
+
+fn status_of(made: &str) -> String {
+    format!("rebuilding the projections from the log, not serving yet: {made}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::net::Ipv4Addr;
+
+    use hawser_api::RebuildPages;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::service::testing::{open, page};
+
+    #[test]
+    fn while_projections_are_rebuilt_the_operators_port_says_how_far_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "data", 100);
+        let runtime = Runtime::new().unwrap();
+        let pages = RebuildPages::begin((Ipv4Addr::LOCALHOST, 0).into(), 7);
+        let pages = runtime.block_on(pages).unwrap();
+        let counted = Cell::new(false);
+        rebuild_before_start(&store, &|step: String| {
+            pages.tell(step.clone());
+            let shown = page(pages.address(), "/readyz");
+            assert!(shown.starts_with("HTTP/1.1 503 "), "{shown}");
+            assert!(shown.contains(&format!("\"{step}\"")), "{shown}");
+            assert!(page(pages.address(), "/livez").starts_with("HTTP/1.1 200 "));
+            counted.set(counted.get() || step.ends_with(" envelopes"));
+        })
+        .unwrap();
+        assert!(counted.get(), "a step with its envelopes");
+        runtime.block_on(pages.end());
+    }
 }

@@ -1,4 +1,7 @@
-//! Test fixtures of several modules: the keys of nodes, their databases, and the evidence in a database.
+//! Test fixtures of several modules: the keys of nodes, their databases, the evidence in a database, and pages.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 
 use hawser_engine::price::price;
 use hawser_proto::{OriginatorId, SecretKey};
@@ -45,4 +48,13 @@ pub(super) fn evidence(store: &Store) -> Vec<StoredEvidence> {
 pub(super) fn places_of(all: &[StoredEvidence], kind: Misbehavior) -> Vec<u64> {
     let of_kind = all.iter().filter(|it| it.evidence.misbehavior == kind);
     of_kind.map(|it| it.evidence.at.sequence.0).collect()
+}
+
+/// Returns the answer of the operators' port at `address` to a request for `path`, as it is sent. Blocks until then.
+pub(super) fn page(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }

@@ -47,7 +47,7 @@ pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<DoctorCheck> {
 /// The process that listens at the operators' port of the settings.
 #[derive(Debug, Clone, Copy)]
 pub enum ListeningProcess {
-    /// The process does not answer, like a node whose disk does not.
+    /// The process states nothing, like a node whose disk does not answer, or one that rebuilds projections.
     Silent,
     /// The process answers, and states this id of a node, or none.
     Answering(Option<OriginatorId>),
