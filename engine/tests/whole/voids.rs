@@ -240,7 +240,8 @@ async fn a_statement_about_places_above_those_that_a_released_node_has_signed_st
     let status = || follower.engine().own_strand_status();
     follower.until("it does not sign", || status() == OwnStrandStatus::Stopped).await;
     follower.publish("four").await.unwrap_err();
-    assert_eq!(kept(&follower), [below, above]);
+    // It counts before it is on disk.
+    follower.until("it is kept", || kept(&follower) == [below, above]).await;
     follower.engine().confirm_own_strand(OperatorConfirmation { gap: GAP, about: status() });
     follower.until("the operator is heard", || follower.complaint().is_none()).await;
     let behind = OriginatorEnvelope::parse(follower.publish("on").await.unwrap()).unwrap();
