@@ -216,7 +216,7 @@ pub(crate) fn failure(status: &Status) -> RunError {
     RunError { kind: reason_of(status.code()), text }
 }
 
-/// What to look at when the server at an address does not know a call of nodes.
+/// Advice for a server that does not know a call of nodes.
 pub(crate) const NO_SUCH_CALL: &str =
     "the address may be that of a gateway, or of a node of other software that lacks this call";
 

@@ -176,7 +176,7 @@ async fn show(follower: &Follower, signer: OriginatorId, root: TreeHash, forger:
 
 /// The reorganised settlement chain has had no node with the id for a while.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_with_an_id_that_nobody_had_for_a_while_does_not_answer_for_the_former_one() {
+async fn a_node_with_an_id_that_no_node_had_for_a_while_does_not_answer_for_the_former_one() {
     let follower = Follower::start_with(common::store(), with_key_of(SOURCE));
     show(&follower, SOURCE, TreeHash([1; 32]), NEW).await;
     let before = with_key_of(SOURCE);

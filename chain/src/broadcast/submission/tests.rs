@@ -229,9 +229,9 @@ async fn an_endpoint_that_already_has_a_transaction_ends_the_wait_for_a_silent_o
 #[tokio::test]
 async fn one_endpoint_of_two_refuses_no_call_while_the_other_one_does_not_answer() {
     let reverts = || endpoint_with(json!({ "code": 3, "message": "execution reverted" }));
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let down = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let down = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
     let call = Call::create(Bytes::from_static(b"call"));
     let estimated = async |urls: &[String]| {
         let endpoints = Endpoints::new("app", urls, 7).unwrap();
