@@ -491,8 +491,8 @@ async fn each_wave_is_charged_for_a_cursor_that_others_have_too() {
         complete += u8::from(talk.next_frame().await.unwrap().starts_with("complete"));
     }
     let grown = node.sample(used).await.unwrap() - before;
-    // 24 bytes for an entry (`docs/protocol/api.md`, Memory).
-    let copies = f64::from(u32::from(WAVES) * ENTRIES * 24);
+    // 16 bytes for an entry (`docs/protocol/api.md`, Memory).
+    let copies = f64::from(u32::from(WAVES) * ENTRIES * 16);
     assert!(grown >= copies, "{grown} bytes are charged for {copies}");
     drop((first, talk));
 }
