@@ -55,6 +55,8 @@ pub(super) enum RecheckError {
 #[derive(Debug, Default)]
 pub(super) struct RecheckSilences {
     since: BTreeMap<String, Instant>,
+    /// The time of the last recheck that was noted.
+    noted_at: Option<Instant>,
     is_waiting: bool,
     /// The first block, for each endpoint, whose recheck has ended while the endpoint was silent.
     missed: BTreeMap<String, u64>,
@@ -64,6 +66,7 @@ impl RecheckSilences {
     /// Takes note of the endpoints that did not answer a recheck at `now`. The recheck is repeated for them until each
     /// has been silent for [`SILENT_MAX`].
     pub(super) fn note(&mut self, silent: BTreeSet<String>, now: Instant) {
+        self.noted_at = Some(now);
         self.since.retain(|endpoint, _| silent.contains(endpoint));
         for endpoint in silent {
             self.since.entry(endpoint).or_insert(now);
@@ -95,10 +98,11 @@ impl RecheckSilences {
         self.missed.values().min().copied()
     }
 
-    /// Returns true if the endpoint has answered no recheck for `time` at `now`.
-    pub(super) fn is_silent_for(&self, endpoint: &str, time: Duration, now: Instant) -> bool {
-        let since = self.since.get(endpoint);
-        since.is_some_and(|since| now.saturating_duration_since(*since) >= time)
+    /// Returns true if the endpoint has answered no recheck for `time`, up to the last one. The time since then does not
+    /// count: it may answer again, and the next recheck may be minutes away.
+    pub(super) fn is_silent_for(&self, endpoint: &str, time: Duration) -> bool {
+        let times = self.since.get(endpoint).zip(self.noted_at);
+        times.is_some_and(|(since, noted_at)| noted_at.saturating_duration_since(*since) >= time)
     }
 
     /// Returns true if the last recheck has to be repeated.

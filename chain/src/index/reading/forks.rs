@@ -100,9 +100,8 @@ impl PageReader {
         let began = Instant::now();
         let votes = loop {
             let (votes, silent) = self.votes_on(fork).await;
-            let now = Instant::now();
             // One that has been silent for as long before is not waited for again, as it may be gone.
-            let is_waited_for = |host: &String| !self.silences.is_silent_for(host, SILENT_MAX, now);
+            let is_waited_for = |host: &String| !self.silences.is_silent_for(host, SILENT_MAX);
             // Near the head, the votes of those that answer decide.
             let is_open = is_deep
                 && silent.iter().any(is_waited_for)
@@ -199,9 +198,21 @@ mod tests {
     async fn an_endpoint_that_has_been_silent_for_long_is_not_waited_for_again() {
         let (mut reader, fork, urls) = reader_of_a_deep_fork().await;
         let since = Instant::now().checked_sub(SILENT_MAX).unwrap();
-        reader.silences.note(BTreeSet::from([urls[1].clone()]), since);
+        for at in [since, Instant::now()] {
+            reader.silences.note(BTreeSet::from([urls[1].clone()]), at);
+        }
         let other = Chain::connect(&urls[0], 1).await.unwrap();
         assert!(!reader.refuses(&fork, &other).await, "its answer to a second question would");
+    }
+
+    /// On a chain with a block every twelve seconds, the next recheck is six minutes away.
+    #[tokio::test]
+    async fn an_endpoint_that_was_silent_at_one_recheck_is_waited_for_however_long_ago_that_was() {
+        let (mut reader, fork, urls) = reader_of_a_deep_fork().await;
+        let before = Instant::now().checked_sub(SILENT_MAX).unwrap();
+        reader.silences.note(BTreeSet::from([urls[1].clone()]), before);
+        let liar = Chain::connect(&urls[0], 1).await.unwrap();
+        assert!(reader.refuses(&fork, &liar).await);
     }
 
     /// Returns a reader of which the first endpoint has replaced a block far below the head. The second one has it, and
