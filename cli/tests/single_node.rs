@@ -132,7 +132,7 @@ fn a_service_manager_is_told_of_start_and_stop() {
     let mut command = single.command();
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "60000000");
     let node = Running::start(command, true);
-    assert_eq!(received(), "READY=1");
+    assert_eq!(received(), "READY=1\nSTATUS=serving");
     assert_eq!(received(), "WATCHDOG=1");
     assert!(page(&format!("127.0.0.1:{}", single.base + 1), "/readyz").contains("200 OK"));
     signal(node.pid(), "TERM");

@@ -513,25 +513,32 @@ mod tests {
         threads.join();
     }
 
-    /// Played by a folder whose projections the disk has damaged.
+    /// Played by a folder whose projections the disk has damaged, and at last by one without room to rebuild them.
     #[tokio::test]
     async fn a_start_that_rebuilds_has_the_operators_port_until_the_node_takes_it() {
         let folder = tempfile::tempdir().unwrap();
-        for is_stale in [false, true] {
+        let rebuilt = "rebuilt the projections, starting";
+        let without_room = "the projections are not rebuilt, and the log says why";
+        for (shown_at_last, min_free_disk_bytes) in
+            [(None, 0), (Some(rebuilt), 0), (Some(without_room), 1 << 60)]
+        {
             let mut config = settings(&folder);
             config.metrics = Some((Ipv4Addr::LOCALHOST, 0).into());
+            config.store.min_free_disk_bytes = min_free_disk_bytes;
             let opening = tokio::task::spawn_blocking(move || open(&config));
             let OpenedNode { engine, threads, rebuild, .. } = opening.await.unwrap().unwrap();
-            assert_eq!(rebuild.is_some(), is_stale);
-            if let Some(pages) = rebuild {
+            assert_eq!(rebuild.is_some(), shown_at_last.is_some());
+            if let (Some(pages), Some(at_last)) = (rebuild, shown_at_last) {
                 let address = pages.address();
                 let shown = tokio::task::spawn_blocking(move || page(address, "/status")).await;
                 let shown = shown.unwrap();
                 assert!(shown.starts_with("HTTP/1.1 503 "), "{shown}");
-                assert!(shown.ends_with("\r\n\r\nrebuilt the projections, starting\n"), "{shown}");
+                assert!(shown.ends_with(&format!("\r\n\r\n{at_last}\n")), "{shown}");
                 pages.end().await;
             }
-            engine.store().condemn_damaged(&["usage"]).unwrap();
+            if min_free_disk_bytes == 0 {
+                engine.store().condemn_damaged(&["usage"]).unwrap();
+            }
             engine.drain();
             threads.join();
         }

@@ -126,14 +126,18 @@ pub(super) fn rebuild_before_start(
             notify(&status);
         }
         tell(status);
-    })?;
-    notify(REBUILT);
-    tell(REBUILT.to_owned());
-    Ok(report)
+    });
+    // Damage and a full disk do not end the start.
+    let status = if report.is_ok() { REBUILT } else { NOT_REBUILT };
+    notify(status);
+    tell(status.to_owned());
+    report
 }
 
 /// The status of a start after a rebuild.
 const REBUILT: &str = "rebuilt the projections, starting";
+/// The status of a start after a rebuild that has failed.
+const NOT_REBUILT: &str = "the projections are not rebuilt, and the log says why";
 
 fn status_of(made: &str) -> String {
     format!("rebuilding the projections from the log, not serving yet: {made}")

@@ -57,7 +57,8 @@ impl ServiceManager {
     /// Reports readiness, and from then on at intervals that tasks still run, if the manager
     /// requires it: on this runtime, and on that of publishers if there is one. Needs a tokio runtime.
     pub(super) fn ready(&self, publishers: Option<Handle>) {
-        self.notify("READY=1");
+        // It replaces the status of a start, such as one that rebuilds projections.
+        self.notify("READY=1\nSTATUS=serving");
         let Some(every) = self.0.watchdog else { return };
         let service_manager = self.clone();
         tokio::spawn(async move {
@@ -131,7 +132,7 @@ mod tests {
         service_manager.working("reading");
         assert_eq!(received(&manager), "EXTEND_TIMEOUT_USEC=120000000\nSTATUS=reading");
         service_manager.ready(None);
-        assert_eq!(received(&manager), "READY=1");
+        assert_eq!(received(&manager), "READY=1\nSTATUS=serving");
         assert_eq!(received(&manager), "WATCHDOG=1");
         assert_eq!(received(&manager), "WATCHDOG=1");
         drop(manager);
@@ -150,7 +151,7 @@ mod tests {
         let every = Duration::from_millis(1);
         let service_manager = ServiceManager::at(path.as_os_str(), Some(every)).unwrap();
         service_manager.ready(Some(publishers.handle().clone()));
-        assert_eq!(received(&manager), "READY=1");
+        assert_eq!(received(&manager), "READY=1\nSTATUS=serving");
         manager.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         assert!(manager.recv(&mut [0; 64]).is_err(), "no message while their one thread waits");
         manager.set_read_timeout(None).unwrap();
