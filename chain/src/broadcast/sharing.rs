@@ -463,7 +463,7 @@ mod tests {
     use super::redis_process::RedisServer;
     use super::*;
 
-    async fn process(redis: &RedisServer) -> SharedNonces {
+    pub(super) async fn process(redis: &RedisServer) -> SharedNonces {
         let access = RedisAccess {
             url: redis.url(),
             key_prefix: "test:".into(),

@@ -2,27 +2,18 @@
 
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, Bytes};
+use alloy::primitives::{B256, Bytes};
 
 use super::redis_process::RedisServer;
+use super::tests::process;
 use super::{
     HourCost, JobId, Share, SharedHour, SharedNonces, SharedRecord, SharedTransaction, SyncRequest,
     SyncResponse,
 };
 use crate::admin::Wei;
-use crate::redis_link::RedisAccess;
 
 const JOB: JobId = JobId(1);
 const PAYLOAD: B256 = B256::repeat_byte(3);
-
-async fn process(redis: &RedisServer) -> SharedNonces {
-    let access = RedisAccess {
-        url: redis.url(),
-        key_prefix: "test:".into(),
-        connect_timeout: Duration::from_secs(60),
-    };
-    SharedNonces::connect(&access, 1, Address::ZERO).await.unwrap()
-}
 
 /// Runs a command of a stranger about one of the keys.
 async fn command(redis: &RedisServer, process: &SharedNonces, words: [&str; 2], more: &[&str]) {
