@@ -50,6 +50,14 @@ impl Description {
         let arguments = params.iter().zip(values).map(argument).collect();
         Self { name: name.to_owned(), arguments }
     }
+
+    /// Describes an error whose arguments do not decode: they are shown as one, in hex.
+    pub(super) fn of_undecoded(name: &str, arguments: &[u8]) -> Self {
+        let value = format!("0x{}", alloy::hex::encode(arguments));
+        let kind = "bytes".to_owned();
+        let argument = Argument { name: String::new(), kind, value, is_text: false };
+        Self { name: name.to_owned(), arguments: vec![argument] }
+    }
 }
 
 fn text(value: &DynSolValue, nested: fn(&[u8]) -> Option<String>) -> String {

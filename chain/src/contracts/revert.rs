@@ -25,7 +25,7 @@ pub struct Revert {
 /// The meaning of a revert's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RevertReason {
-    /// An error that one of the contracts declares.
+    /// An error that one of the contracts declares, known by its selector. Its arguments may not decode.
     Named(Description),
     /// A check that the compiler inserted: overflow, index out of range.
     Panic(PanicKind),
@@ -102,11 +102,14 @@ fn reason(data: &[u8]) -> RevertReason {
     named(data).map_or(RevertReason::Unknown, RevertReason::Named)
 }
 
+/// Describes an error by its selector, because some endpoints show no more of it.
 fn named(data: &[u8]) -> Option<Description> {
     let (selector, arguments) = data.split_first_chunk::<4>()?;
     let error = ERRORS.get(selector)?;
-    let values = error.abi_decode_input(arguments).ok()?;
-    Some(Description::new(&error.name, &error.inputs, &values, nested_revert))
+    Some(match error.abi_decode_input(arguments) {
+        Ok(values) => Description::new(&error.name, &error.inputs, &values, nested_revert),
+        Err(_) => Description::of_undecoded(&error.name, arguments),
+    })
 }
 
 /// The name and arguments, of at most 4 KiB: a contract or an endpoint chooses the data.
@@ -207,10 +210,25 @@ mod tests {
 
     #[test]
     fn unknown_data_stays_digits() {
-        for data in [&[1, 2][..], &[9, 9, 9, 9], &PayerRegistry::InsufficientDeposit::SELECTOR] {
+        let selector = PayerRegistry::InsufficientDeposit::SELECTOR;
+        for data in [&[1, 2][..], &[9, 9, 9, 9], &selector[..3]] {
             let revert = Revert::decode(data);
             assert_eq!(revert.reason, RevertReason::Unknown);
             assert!(revert.to_string().ends_with(&revert.data.to_string()));
+        }
+    }
+
+    #[test]
+    fn an_error_has_its_name_by_its_selector_alone() {
+        let part: [u8; 32] = [7; 32];
+        for (len, shown) in [(0, "0x)"), (2, "0x0707)"), (32, "0x070707")] {
+            let selector = PayerRegistry::InsufficientDeposit::SELECTOR;
+            let data = [&selector[..], &part[..len]].concat();
+            let revert = Revert::decode(&data);
+            assert_eq!(revert.name(), Some("InsufficientDeposit"));
+            let text = revert.to_string();
+            assert!(text.starts_with(&format!("InsufficientDeposit({shown}")), "{text}");
+            assert_eq!(revert.as_error::<PayerRegistry::InsufficientDeposit>(), None);
         }
     }
 

@@ -382,6 +382,9 @@ mod tests {
         let said = "execution reverted";
         let hash = B256::repeat_byte(0xee).to_string();
         let in_words = format!("{said} in transaction {hash}: {data}");
+        let (name, arguments) = data.split_at("0x".len() + 8);
+        let in_part = format!("{said}: custom error {name}");
+        let in_parts = format!("{in_part}: {arguments}");
         for error in [
             refusal(3, said, &json!(data)),
             refusal(-32000, said, &json!(data)),
@@ -390,6 +393,9 @@ mod tests {
             refusal(-32015, "VM error: revert", &json!(format!("Reverted {data}"))),
             refusal(-32000, &in_words, &Value::Null),
             refusal(3, &in_words, &json!("0x")),
+            refusal(-32000, &in_part, &Value::Null),
+            refusal(-32000, &in_parts, &Value::Null),
+            refusal(3, said, &json!(name)),
         ] {
             let name = name_of(&error);
             assert_eq!(name.as_deref(), Some("InvalidStartSequenceId"), "{error:?}");

@@ -166,8 +166,10 @@ impl SettingsReader<'_> {
     /// gateway would rely on limits that do not exist.
     fn refuse_limits_of_nodes(&mut self) {
         if self.switch(&limits::ENABLE) == Some(true) {
-            let given = "\"true\", but the limits of a gateway are in its policies (--policies)";
-            self.error(&limits::ENABLE, Some(given.to_owned()));
+            let flag = gateway::POLICIES.flag;
+            let given =
+                format!("\"true\", but the limits of a gateway are in its policies (--{flag})");
+            self.error(&limits::ENABLE, Some(given));
         }
         if self.origin(&limits::STREAMS_PER_CONNECTION) != SettingOrigin::Default {
             let given = "a limit that only a node has: leave it out of the settings of a gateway";
@@ -409,7 +411,7 @@ mod tests {
         let flags = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
         let key = ("XMTPD_PAYER_PRIVATE_KEY", KEY);
         let refused = read(&flags, &[key, ("XMTPD_RATE_LIMIT_ENABLE", "true")]).unwrap_err();
-        assert!(refused.contains("--rate-limit.enable") && refused.contains("--policies"));
+        assert!(refused.contains("--rate-limit.enable") && refused.contains("(--policies-file)"));
         assert!(read(&flags, &[key, ("XMTPD_RATE_LIMIT_ENABLE", "false")]).is_ok());
     }
 
