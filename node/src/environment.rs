@@ -1,4 +1,5 @@
-//! The environment of this process, once the settings have been read from it.
+//! What the system shows of this process's secrets: its environment, once the settings have been read from it, and core
+//! dumps.
 
 #[cfg(test)]
 #[path = "../../api/src/log_lines.rs"]
@@ -32,6 +33,16 @@ pub fn erase_secrets<'a>(others: impl IntoIterator<Item = &'a str>) -> bool {
         }
     }
     true
+}
+
+/// Forbids core dumps of this process, which would contain its keys. A limit of one byte also stops a dump to a program
+/// (a `core_pattern` that begins with `|`), for which Linux ignores every other limit.
+pub fn forbid_core_dumps() {
+    let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+    #[expect(unsafe_code, reason = "the standard library has no limits")]
+    // SAFETY: `limit` is a valid rlimit for the length of the call, and is only read. The call fails if the hard limit is
+    // 0, which only a privileged process may raise. No file is written then, but Linux still gives a dump to a program.
+    let _ = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) };
 }
 
 /// Logs that secrets are still in the environment.
