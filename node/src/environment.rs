@@ -3,7 +3,7 @@
 
 #[cfg(test)]
 #[path = "../../api/src/log_lines.rs"]
-mod log_lines;
+pub(crate) mod log_lines;
 
 use std::ffi::CString;
 
