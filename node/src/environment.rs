@@ -1,5 +1,5 @@
-//! What the system shows of this process's secrets: its environment, once the settings have been read from it, and core
-//! dumps.
+//! The environment of this process, once the settings have been read from it, and its core dumps: the system shows
+//! both, and neither has secrets.
 
 #[cfg(test)]
 #[path = "../../api/src/log_lines.rs"]
@@ -40,8 +40,9 @@ pub fn erase_secrets<'a>(others: impl IntoIterator<Item = &'a str>) -> bool {
 pub fn forbid_core_dumps() {
     let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
     #[expect(unsafe_code, reason = "the standard library has no limits")]
-    // SAFETY: `limit` is a valid rlimit for the length of the call, and is only read. The call fails if the hard limit is
-    // 0, which only a privileged process may raise. No file is written then, but Linux still gives a dump to a program.
+    // SAFETY: `limit` is a valid rlimit for the length of the call, and is only read. The call fails if the hard limit
+    // is 0, which only a privileged process may raise. No file is written then, but Linux still gives a dump to a
+    // program.
     let _ = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) };
 }
 

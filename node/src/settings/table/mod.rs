@@ -49,8 +49,8 @@ pub(super) fn file_keys() -> Vec<&'static str> {
     all.filter(|flag| *flag != node::CONFIG_FILE.flag).collect()
 }
 
-/// Returns the variables whose values are secrets, or URLs that may contain some: of all settings that are not displayed
-/// in full.
+/// Returns the variables whose values are secrets, or URLs that may contain some: of all settings that are not
+/// displayed in full.
 pub(crate) fn secret_variables() -> Vec<&'static str> {
     let is_secret = |setting: &&Setting| match setting.kind {
         SettingKind::Value | SettingKind::Switch => false,
