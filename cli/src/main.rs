@@ -25,6 +25,7 @@ mod render;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use hawser_node::environment;
 use hawser_node::error::RunError;
 
 use crate::args::{Cli, Command};
@@ -38,6 +39,8 @@ const VECTORS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
 
 fn main() -> ExitCode {
+    // Before a key is read. Watchers and the commands of payers and administrators have keys, too.
+    environment::forbid_core_dumps();
     let cli = Cli::try_parse().unwrap_or_else(|error| unparsed(&error));
     let as_json = cli.json;
     let checked = check_processor(&cli.command).and_then(|()| args::require_readable_environment());

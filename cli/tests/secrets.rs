@@ -12,6 +12,14 @@ fn environment(process: &Running) -> String {
     String::from_utf8_lossy(&environment).into_owned()
 }
 
+/// Panics if the system may write the process's memory to a file or to a program.
+fn require_no_core_dump(process: &Running) {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    let limit: Vec<&str> = limit.split_whitespace().take(2).collect();
+    assert!(limit.iter().all(|size| ["0", "1"].contains(size)), "{limits}");
+}
+
 /// The key is known to the process and to its file, and to no dump and no list of processes.
 #[test]
 fn a_running_node_shows_no_secret_and_leaves_no_core_dump() {
@@ -26,12 +34,24 @@ fn a_running_node_shows_no_secret_and_leaves_no_core_dump() {
     let environment = environment(&node);
     assert!(!environment.contains(key), "the key is in the environment");
     assert!(environment.contains("XMTPD_LOG_ENCODING=json"), "other variables stay");
-    let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
-    let limit = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
-    let limit: Vec<&str> = limit.split_whitespace().take(2).collect();
-    assert!(limit.iter().all(|size| ["0", "1"].contains(size)), "{limits}");
+    require_no_core_dump(&node);
     signal(node.pid(), "TERM");
     assert!(node.end().success());
+}
+
+/// It runs for months, and has the key of the account that pays for its probes.
+#[test]
+fn a_running_watcher_with_a_payers_key_leaves_no_core_dump() {
+    let single = Single::new();
+    let file = |name: &str| single.place.path().join(name).display().to_string();
+    let mut command = hawser();
+    command.args(["network-watcher", "--allow-private-nodes", "--listen", "127.0.0.1:0"]);
+    command.args(["--registry-file", &file("registry.json"), "--probe-key-file", &file("key")]);
+    let mut watcher = Running::start(command, true);
+    watcher.line("start", |line| line.contains("metrics at http://"));
+    require_no_core_dump(&watcher);
+    signal(watcher.pid(), "TERM");
+    assert!(watcher.end().success());
 }
 
 /// The variable of the gateway's own key may serve a tenant, and tenants have variables of their own. They are read

@@ -1,8 +1,9 @@
-//! The environment of this process, once the settings have been read from it.
+//! The environment of this process, once the settings have been read from it, and its core dumps: the system shows
+//! both, and neither has secrets.
 
 #[cfg(test)]
 #[path = "../../api/src/log_lines.rs"]
-mod log_lines;
+pub(crate) mod log_lines;
 
 use std::ffi::CString;
 
@@ -32,6 +33,17 @@ pub fn erase_secrets<'a>(others: impl IntoIterator<Item = &'a str>) -> bool {
         }
     }
     true
+}
+
+/// Forbids core dumps of this process, which would contain its keys. A limit of one byte also stops a dump to a program
+/// (a `core_pattern` that begins with `|`), for which Linux ignores every other limit.
+pub fn forbid_core_dumps() {
+    let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+    #[expect(unsafe_code, reason = "the standard library has no limits")]
+    // SAFETY: `limit` is a valid rlimit for the length of the call, and is only read. The call fails if the hard limit
+    // is 0, which only a privileged process may raise. No file is written then, but Linux still gives a dump to a
+    // program.
+    let _ = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) };
 }
 
 /// Logs that secrets are still in the environment.

@@ -2,7 +2,7 @@
 //! of all parts. In reading order:
 //!
 //! - [`settings`]: typed settings, read from flags, environment and file, and checked together; [`environment`]: the
-//!   environment after that, without its secrets;
+//!   environment after that, without its secrets, and no core dumps;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
 //! - [`backup`]: backups, and the limit of their read rate; [`backup_notes`]: the records of backups in a data folder;

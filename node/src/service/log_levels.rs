@@ -86,10 +86,15 @@ impl LogLevels {
             let Some(state) = state.upgrade() else { return };
             let mut changed = state.lock();
             // A change at this moment has another end.
-            if changed.as_ref().is_some_and(|changed| changed.until == until) {
-                *changed = None;
-                let _ = control.change(None).inspect_err(|error| tracing::warn!(%error));
-                tracing::info!("the log filter is that of the settings again");
+            if changed.as_ref().is_none_or(|changed| changed.until != until) {
+                return;
+            }
+            match control.change(None) {
+                Ok(()) => {
+                    *changed = None;
+                    tracing::info!("the log filter is that of the settings again");
+                }
+                Err(error) => tracing::warn!(error, "the log filter stays after its end"),
             }
         });
         let (text, waiting) = (text.to_owned(), waiting.abort_handle());
@@ -111,6 +116,7 @@ impl LogLevels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::log_lines::LogLines;
 
     /// The changes of a filter, by their loggers; `None` is the level of the settings.
     type Changes = Arc<Mutex<Vec<Option<usize>>>>;
@@ -150,6 +156,30 @@ mod tests {
         }
         assert_eq!(*changes.lock(), [Some(1), Some(2), None, Some(1), None]);
         assert_eq!(levels.work(&LogRequest::Show).unwrap()["filter"], Value::Null);
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_cannot_be_taken_back_is_still_shown_and_the_log_says_why() {
+        let control = LogControl::new(|filter| match filter {
+            Some(_) => Ok(()),
+            None => Err("no room".to_owned()),
+        });
+        let levels = LogLevels::new(Some(control));
+        let log = LogLines::default();
+        let _guard = tracing::subscriber::set_default(log.clone());
+        levels.work(&set("a=debug", 1)).unwrap();
+        let warned = || log.lines().into_iter().find(|line| line.starts_with("WARN "));
+        for _ in 0..4000 {
+            if warned().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let line = warned().unwrap();
+        assert!(line.contains("message=") && line.contains("no room"), "{line}");
+        assert!(log.lines().iter().all(|line| !line.contains("again")), "{:?}", log.lines());
+        let shown = levels.work(&LogRequest::Show).unwrap();
+        assert_eq!(shown, json!({ "filter": "a=debug", "left_s": 0 }));
     }
 
     #[tokio::test]

@@ -88,7 +88,6 @@ impl ServeError {
 /// # Errors
 /// Fails when it does not start, or does not stop in order.
 pub fn run(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
-    system::forbid_core_dumps();
     system::return_freed_memory();
     at_begin_of_reader_threads(system::stand_back);
     at_begin_of_publish_threads(system::take_short_turns);

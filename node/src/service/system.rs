@@ -217,20 +217,6 @@ pub(super) fn require_open_files() -> Result<(), FileLimitError> {
     Ok(())
 }
 
-/// Forbids core dumps of this process, which would contain its key. A limit of one byte also stops a dump to a program
-/// (a `core_pattern` that begins with `|`), for which Linux ignores every other limit.
-pub(super) fn forbid_core_dumps() {
-    let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
-    #[expect(unsafe_code, reason = "the standard library has no limits")]
-    // SAFETY: `limit` is a valid rlimit for the length of the call, and is only read.
-    let is_set = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) } == 0;
-    if !is_set {
-        // The hard limit is 0, and only a privileged process may raise it. No file is written, but Linux still gives a
-        // dump to a program.
-        tracing::debug!("the limit of core dumps stays at 0");
-    }
-}
-
 /// The allocation size in bytes from which an allocation is a separate mapping, which is returned to the system when it
 /// is freed. The library's dynamic threshold keeps freed responses in its arenas: 416 to 506 MiB above the idle node
 /// under all attacks of `tests/tests/memory` together (measured), compared with 219 with a threshold of 256 KiB. With

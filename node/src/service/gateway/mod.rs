@@ -47,7 +47,6 @@ pub use check::{check_settings, examine};
 /// # Errors
 /// Fails when it does not start, or does not stop in order.
 pub fn run(config: GatewayServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
-    system::forbid_core_dumps();
     let policies = given::policies(&config)?;
     let tenant_payers = tenants::payers(&policies)?;
     // After the last secret was read, and before there is a second thread.

@@ -49,10 +49,15 @@ pub(super) fn file_keys() -> Vec<&'static str> {
     all.filter(|flag| *flag != node::CONFIG_FILE.flag).collect()
 }
 
-/// Returns the variables whose values are secrets, or URLs that may contain some.
+/// Returns the variables whose values are secrets, or URLs that may contain some: of all settings that are not
+/// displayed in full.
 pub(crate) fn secret_variables() -> Vec<&'static str> {
-    let is_secret = |setting: &&Setting| {
-        matches!(setting.kind, SettingKind::Secret { .. } | SettingKind::Urls { .. })
+    let is_secret = |setting: &&Setting| match setting.kind {
+        SettingKind::Value | SettingKind::Switch => false,
+        SettingKind::Urls { .. }
+        | SettingKind::Place
+        | SettingKind::Witnesses
+        | SettingKind::Secret { .. } => true,
     };
     let used = of_node().chain(of_gateway()).filter(is_secret).map(|setting| setting.env);
     let is_ignored_secret = |setting: &&ignored::Ignored| {
@@ -137,6 +142,9 @@ mod tests {
             "XMTPD_DB_WRITER_CONNECTION_STRING",
             "XMTPD_APP_CHAIN_RPC_URL",
             "XMTPD_REDIS_URL",
+            "XMTPD_CONTRACTS_CONFIG_FILE_PATH",
+            "HAWSER_BOOTSTRAP_FROM",
+            "HAWSER_CHECKPOINT_WITNESSES",
             KEY_ENV,
         ] {
             assert!(secrets.contains(&name), "{name}");
