@@ -42,11 +42,6 @@ pub struct ChainReport {
 }
 
 impl ChainReport {
-    /// Returns true if its range holds nothing, and so no minute.
-    fn is_empty(&self) -> bool {
-        self.start == self.end.sequence
-    }
-
     /// Returns the minute with which its range ends: that of the envelope at its end, or the submitted one if this node
     /// does not hold the envelope. A submitted minute is at most the latest one in which the range can end, and at most
     /// the end minute of the next report that is kept.
@@ -93,7 +88,9 @@ struct ReportsAbout {
 
 impl ReportsAbout {
     /// Takes over an event about the report at `index`. A second submission, and a settlement of a report that is not
-    /// kept, change no report.
+    /// kept, change no report. A report about nothing is not kept: it covers no minute, and the next one begins where
+    /// it does. The reference implementation attests any number of them at one place, also with roots that no leaves
+    /// have, so that nothing settles them. They would take the places of reports with leaves.
     fn note(
         &mut self,
         originator: OriginatorId,
@@ -103,6 +100,7 @@ impl ReportsAbout {
         latest: u32,
     ) {
         match change {
+            PayerReportChange::Submitted { start, end, .. } if end <= start => {}
             PayerReportChange::Submitted { start, end, end_minute, root, nodes } => {
                 let report = ChainReport {
                     originator,
@@ -124,7 +122,8 @@ impl ReportsAbout {
                 }
                 self.bound_minutes();
             }
-            // The contract tells so of an empty report, which is settled by its submission, and of no other one.
+            // The contract tells so of a report with the root of no leaves, which is settled by its submission, and of
+            // no other one.
             PayerReportChange::Settled { leaves: 0, .. } => {}
             PayerReportChange::Settled { leaves, left, microdollars } => {
                 if left == 0 {
@@ -147,9 +146,7 @@ impl ReportsAbout {
         for report in self.kept.values_mut().rev() {
             let submitted = report.end.minute.min(report.latest).min(next);
             report.last_minute = report.held_minute.unwrap_or(submitted);
-            if !report.is_empty() {
-                next = next.min(report.last_minute);
-            }
+            next = next.min(report.last_minute);
         }
     }
 
@@ -162,9 +159,6 @@ impl ReportsAbout {
             }
             let Some((index, oldest)) = self.kept.pop_first() else { return };
             self.forgotten = index.saturating_add(1);
-            if oldest.is_empty() {
-                continue;
-            }
             let first = self.forgotten_through.map_or(0, |through| through.saturating_add(1));
             let minutes = first..=oldest.last_minute();
             // One that ends before an earlier report has no minutes of its own. So the ranges follow one another.
@@ -196,8 +190,7 @@ impl ReportsAbout {
 
     /// Returns the kept report that covers a minute.
     fn covering(&self, minute: u32) -> Option<&ChainReport> {
-        let covers = |report: &&ChainReport| !report.is_empty() && minute <= report.last_minute();
-        self.kept.values().find(covers)
+        self.kept.values().find(|report| minute <= report.last_minute())
     }
 
     /// Returns the last minute of a settled stretch from `minute` on; `None` if that minute is not settled. More
@@ -275,8 +268,7 @@ impl ChainReports {
     /// envelope; `None` before the first one.
     #[must_use]
     pub fn last_end(&self, originator: OriginatorId) -> Option<RangeEnd> {
-        let last = self.about(originator).next_back();
-        let last = last.filter(|report| report.end.sequence > SequenceId::NONE)?;
+        let last = self.about(originator).next_back()?;
         Some(RangeEnd { minute: last.last_minute(), sequence: last.end.sequence })
     }
 
@@ -424,6 +416,31 @@ mod tests {
         chain.note(settled(1), None, u32::MAX);
         assert!(chain.is_settled(NODE, minute(0)));
         assert!(!chain.is_settled(NODE, 500));
+    }
+
+    /// One node writes them, a majority of nodes of the reference implementation attests them, and the writer submits
+    /// them before the report that ends at the same place is settled.
+    #[test]
+    fn reports_about_nothing_push_out_none_with_leaves_and_are_not_left_to_settle() {
+        let mut chain = ChainReports::default();
+        chain.note(submitted(0), Some(minute(0)), u32::MAX);
+        let last_end = chain.last_end(NODE);
+        for index in 1..1000_u64 {
+            let nothing = PayerReportChange::Submitted {
+                start: SequenceId(100),
+                end: SequenceId(100),
+                end_minute: u32::try_from(index).unwrap(),
+                root: if index.is_multiple_of(2) { EMPTY_ROOT } else { [1; 32] },
+                nodes: vec![NODE],
+            };
+            chain.note(event(index, nothing), None, u32::MAX);
+        }
+        let open = chain.about(NODE).filter(|report| !report.is_settled);
+        assert_eq!(open.map(|report| report.index).collect::<Vec<_>>(), [0]);
+        assert_eq!(chain.last_end(NODE), last_end, "none of them states when the next one is due");
+        chain.note(PayerReportEvent { index: 1000, ..submitted(1) }, None, u32::MAX);
+        chain.note(settled(0), None, u32::MAX);
+        assert!(chain.is_settled(NODE, minute(0)) && !chain.is_settled(NODE, minute(1)));
     }
 
     /// A report with a minute that no envelope has, whose end this node does not hold.
