@@ -190,7 +190,7 @@ async fn what_depends_on_a_strand_of_no_chain_is_left_out_and_nothing_waits_for_
     node.store.commit(&[unused]).unwrap();
     node.heads.announce(id(10, 3));
     // Another topic's, one that is not used, one beyond the end, and those of strands that are not here.
-    let odd = [id(10, 1), id(10, 3), id(10, 9), id(11, 7), id(50, 1)];
+    let odd: [EnvelopeId; 5] = [id(10, 1), id(10, 3), id(10, 9), id(11, 7), id(50, 1)];
     for (sequence, on) in (1..).zip(odd) {
         node.commit_one(id(100, sequence), 1, &[on]);
     }
