@@ -8,7 +8,7 @@
 //! - `page` and `lane`: a page while it is filled, and one originator in one topic;
 //! - `plan`: the next envelopes of some topics, their order, and the ones that have to wait, out of the topic index or
 //!   in the order of the log; and the ones that are not shown;
-//! - `places`: whether a topic has an envelope at the place of a chain;
+//! - `places`: whether a topic has an envelope at a place on which others depend;
 //! - `log_page`: the same for whole strands, where nothing waits;
 //! - `newest`: the newest visible envelope of a topic;
 //! - `backlog` and `queue`: committed envelopes that the hub, and one listener, has not taken yet;

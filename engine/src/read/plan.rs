@@ -18,7 +18,7 @@ use super::limits::{BatchLimits, BatchSize};
 use super::log_page::LogRange;
 use super::memory::{HeldMemory, ReadMemory};
 use super::page::{Filling, PlannedPage, Shares};
-use super::rows::{Rows, first_unsatisfied};
+use super::rows::{Rows, first_unsatisfied, is_awaited};
 
 /// The maximum number of rows of all lanes together that are read before the first page. A guess: a page of everything
 /// without a limit is mostly shorter.
@@ -389,7 +389,7 @@ impl PagePlan {
     fn unreachable(&self, originator: OriginatorId) -> Option<EnvelopeId> {
         let (lane, row) = self.head_lane(originator)?;
         let from = &self.topics[lane.topic].from;
-        let reachable = |on| from.covers(on) || self.ceiling.covers(on);
+        let reachable = |on| !is_awaited(on) || from.covers(on) || self.ceiling.covers(on);
         first_unsatisfied(row.id, &row.depends_on, reachable)
     }
 

@@ -22,7 +22,7 @@ use crate::committed::Committed;
 use crate::read::limits::BatchLimits;
 use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
-use crate::read::rows::first_unsatisfied;
+use crate::read::rows::{first_unsatisfied, is_awaited};
 use crate::read::tables;
 
 /// Everything that a stream of topics still owes its reader.
@@ -494,7 +494,8 @@ impl TopicFeed {
         if catch_up.tail.note(&lane, &item.topic) {
             return;
         }
-        let has_come = |on| self.popped.covers(on) || state.floor.covers(on) || ceiling.covers(on);
+        let is_there = |on| self.popped.covers(on) || state.floor.covers(on) || ceiling.covers(on);
+        let has_come = |on| !is_awaited(on) || is_there(on);
         // Only after the last page is it known which envelopes the reader has by then.
         match first_unsatisfied(item.id, &item.depends_on, has_come) {
             None => catch_up.tail.push(item, kept_bytes, queue),

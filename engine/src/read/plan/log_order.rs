@@ -24,7 +24,7 @@ use crate::facts::chain_dependencies;
 use crate::read::limits::{BatchLimits, is_deliverable};
 use crate::read::log_page::LogRange;
 use crate::read::page::{Filling, PlannedPage};
-use crate::read::rows::{BYTES_PER_ROW, first_unsatisfied};
+use crate::read::rows::{BYTES_PER_ROW, first_unsatisfied, is_awaited};
 
 /// Bounds of a page. Its envelopes are read before their memory is taken, so they are as few as those that come with
 /// rows of the index.
@@ -258,7 +258,7 @@ impl<'p, 's> LogTurn<'p, 's> {
             firsts.min_by_key(|(originator_ns, originator, ..)| (*originator_ns, *originator));
         let Some((_, _, index, topic, row)) = first else { return NextStrand::AtCeiling };
         let from = &self.plan.topics[*topic].from;
-        let comes = |on| from.covers(on) || self.plan.ceiling.covers(on);
+        let comes = |on| !is_awaited(on) || from.covers(on) || self.plan.ceiling.covers(on);
         if first_unsatisfied(row.id, &row.depends_on, comes).is_some() {
             return NextStrand::Waits;
         }

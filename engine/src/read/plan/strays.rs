@@ -58,7 +58,9 @@ impl PagePlan {
             let may_be_stray = !is_commit || planned.is_of_query();
             while let Some((_, on)) = depends_on.next_if(|(at, _)| *at == place) {
                 let in_page = commits.get(&row.topic).copied().unwrap_or_default();
-                if !may_be_stray || planned.is_read(on) || is_commit_read(on, in_page) {
+                // A hostile node may name a hundred strands in each of its envelopes: one place that is none decides.
+                let is_decided = !stays[place] || !may_be_stray;
+                if is_decided || planned.is_read(on) || is_commit_read(on, in_page) {
                     continue;
                 }
                 let is_never_before = is_commit && !is_commit_read(on, row.id.sequence.previous());
@@ -103,5 +105,45 @@ impl PagePlan {
         self.out.merge(reached);
         self.left_out.clear();
         self.restart();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hawser_storage::TopicRow;
+
+    use super::*;
+    use crate::read::limits::BatchLimits;
+    use crate::read::plan::Cursors;
+    use crate::read::testing::{MemoryRows, cursor, id, topic};
+
+    /// Played by a hostile node, of whose envelopes a query reads a thousand.
+    #[test]
+    fn an_envelope_that_names_a_hundred_strands_costs_one_question() {
+        let mut rows = MemoryRows::default();
+        for sequence in 1..=10 {
+            let row = TopicRow {
+                id: id(100, sequence),
+                originator_ns: 0,
+                len_bytes: 9,
+                depends_on: (2..100).map(|strand| id(strand, sequence)).collect(),
+                envelope: None,
+            };
+            rows.insert(topic(1), row);
+        }
+        let planned = PlanTopic {
+            topic: topic(1),
+            from: Arc::default(),
+            resume: Arc::default(),
+            commits: None,
+        };
+        let heads = Arc::new(cursor(&[(100, 10)]));
+        let mut plan = PagePlan::new(Cursors::Shared, [planned], heads);
+        let mut page = plan.next_page(&mut rows, BatchLimits::of_query(0)).unwrap();
+        assert_eq!(page.rows.len(), 10, "nothing waits for these strands");
+        let asked = plan.leave_out_strays(&mut page, |_, _| Ok(PlaceOwner::Elsewhere)).unwrap();
+        assert_eq!((asked, page.rows.len()), (10, 0));
     }
 }

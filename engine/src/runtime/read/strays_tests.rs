@@ -172,3 +172,47 @@ async fn streams_leave_out_strays_from_disk_and_live_and_go_on_behind_them() {
         assert!(is_silent(stream).await);
     }
 }
+
+/// A payer names places of strands that no chain orders, at a node which has them. Another node lacks these strands for
+/// good.
+#[tokio::test]
+async fn what_depends_on_a_strand_of_no_chain_is_left_out_and_nothing_waits_for_it() {
+    let node = Node::new();
+    node.commit_one(id(10, 1), 2, &[]);
+    node.commit_one(id(10, 2), 1, &[]);
+    let through = SequenceId(3);
+    let unused = Change::Skip {
+        originator: OriginatorId(10),
+        from: through,
+        through,
+        reason: SkipReason::Expired,
+    };
+    node.store.commit(&[unused]).unwrap();
+    node.heads.announce(id(10, 3));
+    // Another topic's, one that is not used, one beyond the end, and those of strands that are not here.
+    let odd: [EnvelopeId; 5] = [id(10, 1), id(10, 3), id(10, 9), id(11, 7), id(50, 1)];
+    for (sequence, on) in (1..).zip(odd) {
+        node.commit_one(id(100, sequence), 1, &[on]);
+    }
+    node.commit_one(id(100, 6), 1, &[id(10, 2)]);
+    node.commit_one(id(100, 7), 1, &[]);
+
+    let shown = [id(10, 2), id(100, 6), id(100, 7)];
+    let page = node.reader.query_topics(&[topic(1)], &Cursor::new(), 0).unwrap();
+    assert_eq!(ids_of(&page), shown);
+    let covered = node.reader.query_topics(&[topic(1)], &cursor(&[(10, 9), (11, 7)]), 0).unwrap();
+    let all = [1, 2, 3, 4, 6, 7].map(|sequence| id(100, sequence));
+    assert_eq!(ids_of(&covered), all, "the reader takes these places for ones that it has");
+
+    let mut own = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
+    let mut shared = node.reader.subscribe_topics_sharing([topic(1)], Some(Cursor::new()));
+    for stream in [&mut own, &mut shared] {
+        assert_eq!(caught_up(stream, WaveId::INITIAL).await, shown);
+    }
+    node.commit_one(id(100, 8), 1, &[id(11, 7)]);
+    node.commit_one(id(100, 9), 1, &[]);
+    for stream in [&mut own, &mut shared] {
+        assert_eq!(take(stream, 1).await, [id(100, 9)]);
+        assert!(is_silent(stream).await);
+    }
+}

@@ -10,7 +10,7 @@ use super::TopicFeed;
 use crate::committed::Committed;
 use crate::read::feed::holds::{HeldLane, Hold};
 use crate::read::feed::{CatchUpId, WaveId};
-use crate::read::rows::{first_unsatisfied, is_commit_read};
+use crate::read::rows::{first_unsatisfied, is_awaited, is_commit_read};
 
 impl TopicFeed {
     /// Takes an envelope of a topic that is live.
@@ -23,7 +23,7 @@ impl TopicFeed {
         }
         let commits = state.commits.place();
         let known = |on| is_commit_read(on, commits);
-        let has_come = |on| self.popped.covers(on) || state.floor.covers(on);
+        let has_come = |on| !is_awaited(on) || self.popped.covers(on) || state.floor.covers(on);
         if self.holds.note(&lane, &item.topic) {
             return self.released.keep(lane, item, kept_bytes, self.queue, known, has_come);
         }
