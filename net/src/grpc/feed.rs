@@ -43,8 +43,8 @@ pub(super) struct WantFeed {
     /// Repeated envelopes for which no new one has made up.
     repeats: u32,
     taken: AnsweredPlaces,
-    /// The number of second statements that may still go to the follower. 0 for a strand without a registered node: rows
-    /// of the older network may come twice.
+    /// The number of second statements that may still go to the follower. 0 for a strand without a registered node:
+    /// rows of the older network may come twice.
     seconds_left: u32,
     /// The keep-alives that the peer may still send: each costs this node a wake-up and the peer two bytes.
     keep_alives: EventsLeft,
@@ -68,8 +68,8 @@ impl WantFeed {
         Self::behind(want, asked, now, AnsweredPlaces::default())
     }
 
-    /// Creates the feed of one want behind earlier answers, which have `taken` places. Repeated envelopes are compared with
-    /// theirs, too.
+    /// Creates the feed of one want behind earlier answers, which have `taken` places. Repeated envelopes are compared
+    /// with theirs, too.
     pub(super) fn behind(
         want: Want,
         asked: AskedPeer,
