@@ -68,8 +68,8 @@ impl MisbehaviorService {
         let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let message = request.report.ok_or(CallError::ReportMissing)?;
-        // A report of a wrong form takes nothing from the limits: to check it costs less than to decode it did, and it is
-        // refused as what it is, however many came before it.
+        // A report of a wrong form takes nothing from the limits: to check it costs less than to decode it did, and it
+        // is refused as what it is, however many came before it.
         let report = Report::of_message(message).map_err(ReportSubmissionError::from);
         let report = report.map_err(SubmitError::from)?;
         reports.check_form(&report).map_err(SubmitError::from)?;
