@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hawser_engine::read::QueryError;
-use hawser_engine::reports::{Report, ReportSubmission, StoredReport};
+use hawser_engine::reports::{Report, ReportSubmission, ReportSubmissionError, StoredReport};
 use hawser_engine::runtime::{Reports, SubmitError};
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
@@ -13,7 +13,6 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::Misbeha
 use hawser_serve::CallCharge;
 use hawser_serve::readiness::Readiness;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use crate::callers::caller_of;
@@ -69,7 +68,12 @@ impl MisbehaviorService {
         let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let message = request.report.ok_or(CallError::ReportMissing)?;
-        let len_bytes = message.encoded_len();
+        // A report of a wrong form takes nothing from the limits: to check it costs less than to decode it did, and it
+        // is refused as what it is, however many came before it.
+        let report = Report::of_message(message).map_err(ReportSubmissionError::from);
+        let report = report.map_err(SubmitError::from)?;
+        reports.check_form(&report).map_err(SubmitError::from)?;
+        let len_bytes = report.len_bytes();
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let taken = self.limits.lock().take(caller.address, len_bytes, now_ms);
         let outcome = if taken.is_ok() { LimitOutcome::Allowed } else { LimitOutcome::Denied };
@@ -77,9 +81,7 @@ impl MisbehaviorService {
         metrics.decided(LimitedCall::Submission, caller.tier(), outcome);
         taken.map_err(|wait_ms| CallError::TooManyReports(wait_ms.div_ceil(1000)))?;
         charge.take(len_bytes * COPIES)?;
-        let report =
-            Report::of_message(message).map_err(|error| SubmitError::Refused(error.into()));
-        match reports.submit(charge.site(), report?).await? {
+        match reports.submit(charge.site(), report).await? {
             ReportSubmission::Stored | ReportSubmission::Known => {
                 Ok(pb::SubmitMisbehaviorReportResponse {})
             }

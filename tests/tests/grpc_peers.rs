@@ -342,6 +342,28 @@ async fn two_statements_for_one_place_in_one_answer_are_reported_and_the_strand_
     assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
 }
 
+/// Played by a node that was set back to a backup, and shows what it has signed since in streams of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_statement_in_a_later_stream_is_reported_and_the_log_keeps_the_first() {
+    let habits =
+        Habits { ends_after: Some((5, StreamEnd::Ok)), forgets_cursors: true, ..Habits::default() };
+    let mut peer = ScriptedPeer::start(200, habits);
+    peer.originate(5, 60);
+    let first = peer.strand();
+    let network = start(&[&peer]).await;
+    let node = &network.nodes[0];
+    assert_follows(node, &peer).await;
+    peer.sign_again(3);
+    wait::until("the second statement is reported", async || {
+        let made = reports(node, peer.id, pb::Misbehavior::DuplicateSequenceId).await;
+        (made > 0).then_some(())
+    })
+    .await;
+    assert!(strand::read(&node.client(), peer.id).await == first, "it has other bytes");
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strand_is_taken_elsewhere_while_its_own_node_attacks() {
     let relay = ScriptedPeer::start(200, Habits::default());
@@ -442,34 +464,6 @@ async fn a_peer_that_says_nothing_at_all_is_named_and_its_strand_taken_elsewhere
     let error = named["last_error"].as_str().unwrap_or_default();
     assert!(error.contains("no answer within"), "{named}");
     accepting.abort();
-}
-
-/// Node 400 is registered and cannot be reached. The peer claims to hold its strand, and refuses to send it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_strand_of_another_node_that_is_refused_does_not_end_the_session() {
-    let key = SecretKey::from_bytes(&[0x23; 32]).unwrap();
-    let mut peer = ScriptedPeer::start(300, Habits { refuses_others: true, ..Habits::default() });
-    peer.originate(5, 60);
-    peer.take_over(400, &[1, 2, 3], &key, 1);
-    let away = Record {
-        id: OriginatorId(400),
-        key: key.public_key(),
-        http_address: UNREACHABLE.to_owned(),
-        ..peer.record()
-    };
-    let mut network = Network::new(1);
-    [peer.record(), away].into_iter().for_each(|record| network.register(record));
-    network.start_all().await;
-    assert_follows(&network.nodes[0], &peer).await;
-    wait::until("the strand of another node was refused at once and in a stream", async || {
-        (peer.seen().refused >= 3).then_some(())
-    })
-    .await;
-    peer.originate(5, 60);
-    assert_follows(&network.nodes[0], &peer).await;
-    let metrics = network.nodes[0].metrics().await;
-    assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
-    assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0);
 }
 
 /// Node 400 is registered and cannot be reached. Other software shows a strand live only if it is in its list of

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hawser_proto::SecretKey;
+use hawser_proto::{OriginatorId, SecretKey};
 use hawser_tests::harness::files::Record;
 use hawser_tests::harness::network::Network;
 use hawser_tests::harness::scripted_peer::{Habits, ScriptedPeer};
@@ -54,6 +54,34 @@ async fn a_peer_that_passes_on_what_it_has_not_checked_keeps_its_session_and_its
         assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
         assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
     }
+}
+
+/// Node 400 is registered and cannot be reached. The peer claims to hold its strand, and refuses to send it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strand_of_another_node_that_is_refused_does_not_end_the_session() {
+    let key = SecretKey::from_bytes(&[0x23; 32]).unwrap();
+    let mut peer = ScriptedPeer::start(300, Habits { refuses_others: true, ..Habits::default() });
+    peer.originate(5, 60);
+    peer.take_over(400, &[1, 2, 3], &key, 1);
+    let away = Record {
+        id: OriginatorId(400),
+        key: key.public_key(),
+        http_address: UNREACHABLE.to_owned(),
+        ..peer.record()
+    };
+    let mut network = Network::new(1);
+    [peer.record(), away].into_iter().for_each(|record| network.register(record));
+    network.start_all().await;
+    assert_follows(&network.nodes[0], &peer).await;
+    wait::until("the strand of another node was refused at once and in a stream", async || {
+        (peer.seen().refused >= 3).then_some(())
+    })
+    .await;
+    peer.originate(5, 60);
+    assert_follows(&network.nodes[0], &peer).await;
+    let metrics = network.nodes[0].metrics().await;
+    assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
+    assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0);
 }
 
 /// The strands of the relay and of a node that cannot be reached have long envelopes, and the relay puts all that its

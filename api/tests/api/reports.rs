@@ -273,6 +273,36 @@ async fn the_form_of_a_report_is_checked_before_anything_else() {
     assert!(text.contains("65 envelopes"), "{text}");
 }
 
+/// A client whose reports are wrong has to learn what is wrong with each, and can then submit the right one at once.
+#[tokio::test]
+async fn a_report_of_a_wrong_form_takes_nothing_from_the_limits_and_is_named_beyond_them() {
+    let node = node().await;
+    let mut stranger = Stranger::of(&node).await;
+    let part = "x".repeat(3 << 20);
+    let large = [1, 2, 3].map(|sequence| by_peer(sequence, &part, START_NS));
+    let wrong = [
+        report(pb::Misbehavior::Unspecified, &[]),
+        report(pb::Misbehavior::OutOfOrder, &[]),
+        report(pb::Misbehavior::CausalOrdering, &large),
+        pb::UnsignedMisbehaviorReport { reporter_time_ns: 0, ..two_statements(1) },
+        pb::UnsignedMisbehaviorReport { submitted_by_node: true, ..two_statements(1) },
+    ];
+    let decisions = async || [decided(&node, "allowed").await, decided(&node, "denied").await];
+    stranger.submit(two_statements(1)).await.unwrap();
+    for report in wrong.iter().cycle().take(15) {
+        let (code, text) = stranger.refusal(report.clone()).await;
+        assert_eq!(code, Code::InvalidArgument, "{text}");
+    }
+    assert_eq!(decisions().await, [1.0, 0.0]);
+    for sequence in 2..=10 {
+        stranger.submit(two_statements(sequence)).await.unwrap();
+    }
+    assert_eq!(decisions().await, [10.0, 0.0]);
+    for report in wrong {
+        assert_eq!(stranger.refusal(report).await.0, Code::InvalidArgument);
+    }
+}
+
 #[tokio::test]
 async fn a_flood_of_reports_from_one_address_is_bounded() {
     let node = node().await;
@@ -310,12 +340,13 @@ async fn further_reports_of_an_address_above_its_limit_are_refused_before_they_a
     let node = node().await;
     let mut stranger = Stranger::of(&node).await;
     let mut other = Stranger::of(&node).await;
-    let old = || pb::UnsignedMisbehaviorReport { reporter_time_ns: 0, ..two_statements(1) };
+    let same = [by_peer(7, "one", START_NS), by_peer(7, "one", START_NS)];
+    let refuted = || report(pb::Misbehavior::DuplicateSequenceId, &same);
     let nothing = || pb::SubmitMisbehaviorReportRequest { report: None };
     let mut of_nothing = None;
-    // Ten are judged by their time, and the others are refused.
+    // Ten are judged, and the others are refused.
     for _ in 0..40 {
-        if stranger.refusal(old()).await.0 == Code::ResourceExhausted {
+        if stranger.refusal(refuted()).await.0 == Code::ResourceExhausted {
             let status = stranger.0.submit_misbehavior_report(nothing()).await.unwrap_err();
             of_nothing = Some(status.code());
         }

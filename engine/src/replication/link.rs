@@ -166,8 +166,9 @@ pub enum LinkCommand {
 pub enum StrandItem<E> {
     /// The next envelope.
     Envelope(E),
-    /// Another statement for a place that an envelope of the same answer has taken. Takes no place itself. Only answers
-    /// over gRPC have it, where a peer may repeat itself: over QUIC an envelope out of order ends the connection.
+    /// Another statement for a place that an envelope of the same answer, or of an earlier one, has taken. Takes no
+    /// place itself. Only answers over gRPC have it, where a peer may repeat itself: over QUIC an envelope out of order
+    /// ends the connection.
     Second(E),
     /// The peer claims that it does not hold these places. Proves nothing.
     Gap {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::answer::Answer;
+use super::answered_places::AnsweredPlaces;
 use super::asked_peer::AskedPeer;
 use super::call_error::PeerCallError;
 use super::client::{BUSY_PAUSE, EnvelopeStream, PeerClient};
@@ -52,6 +53,8 @@ pub(super) struct WantCall {
     pub(super) answer: Arc<Mutex<WantAnswer>>,
     /// The length of pages of this strand, by those that the peer has sent in this session.
     pub(super) limit: Arc<Mutex<PageLimit>>,
+    /// The places that earlier answers have taken, with which repeated envelopes are compared.
+    pub(super) taken: AnsweredPlaces,
 }
 
 impl WantCall {
@@ -61,7 +64,7 @@ impl WantCall {
     /// # Errors
     /// When the peer breaks the protocol, refuses, or is lost.
     pub(super) async fn run(self) -> Result<(), SessionError> {
-        let feed = WantFeed::new(self.want, self.asked, Instant::now());
+        let feed = WantFeed::behind(self.want, self.asked, Instant::now(), self.taken.clone());
         match self.want.items {
             WantedItems::Envelopes(None) => self.stream(feed).await,
             WantedItems::Envelopes(Some(_)) => self.pages(feed).await,
@@ -369,7 +372,10 @@ impl WantCall {
     }
 
     async fn deliver(&self, items: Vec<StrandItem<Bytes>>) -> Result<bool, SessionError> {
-        *self.answer.lock() = WantAnswer::Something;
+        // A peer chooses how often it sends second statements, and they answer no want.
+        if items.iter().any(|item| !matches!(item, StrandItem::Second(_))) {
+            *self.answer.lock() = WantAnswer::Something;
+        }
         self.pass_on(items).await
     }
 

@@ -3,14 +3,13 @@
 //! A stream of the network's API names no gaps and no end. This one finds both, so that the engine's
 //! follower sees the same items as over QUIC.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hawser_engine::replication::{PeerViolation, StrandItem, Want, can_have_expired};
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 
+use super::answered_places::AnsweredPlaces;
 use super::asked_peer::AskedPeer;
 use super::canonical_envelope::{self, CanonicalEnvelope};
 use crate::counters::PeerError;
@@ -22,8 +21,6 @@ const BATCH_BYTES_MAX: usize = 512 * 1024;
 /// peer may repeat between its reads from disk and its live envelopes. Specified in `docs/protocol/replication.md`,
 /// section *Over gRPC*.
 const REPEATS_MAX: u32 = 1000;
-/// The last envelopes of an answer with which repeated ones are compared. A guess: a page, in 4 kB for each want.
-const TAKEN_MAX: usize = 100;
 /// Second statements of one answer that go to the follower, which checks their signatures. A guess: one pair proves the
 /// fault, and few checks cost less than the answer itself.
 const SECONDS_MAX: u32 = 4;
@@ -35,7 +32,7 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_millis(500);
 /// The answers to one want so far.
 ///
 /// Invariant: items ascend, and cover every place from the start of the want to `position`. Second statements are for
-/// places that an envelope before them has taken.
+/// places that an envelope before them has taken, of this answer or of an earlier one.
 #[derive(Debug)]
 pub(super) struct WantFeed {
     originator: OriginatorId,
@@ -46,6 +43,9 @@ pub(super) struct WantFeed {
     /// Repeated envelopes for which no new one has made up.
     repeats: u32,
     taken: AnsweredPlaces,
+    /// The number of second statements that may still go to the follower. 0 for a strand without a registered node:
+    /// rows of the older network may come twice.
+    seconds_left: u32,
     /// The keep-alives that the peer may still send: each costs this node a wake-up and the peer two bytes.
     keep_alives: EventsLeft,
     is_over: bool,
@@ -65,13 +65,25 @@ pub(super) struct FeedItems {
 impl WantFeed {
     /// Creates the feed of one want, without answers.
     pub(super) fn new(want: Want, asked: AskedPeer, now: Instant) -> Self {
+        Self::behind(want, asked, now, AnsweredPlaces::default())
+    }
+
+    /// Creates the feed of one want behind earlier answers, which have `taken` places. Repeated envelopes are compared
+    /// with theirs, too.
+    pub(super) fn behind(
+        want: Want,
+        asked: AskedPeer,
+        now: Instant,
+        taken: AnsweredPlaces,
+    ) -> Self {
         Self {
             originator: want.originator,
             position: want.after,
             up_to: want.up_to(),
             asked,
             repeats: 0,
-            taken: AnsweredPlaces::of(want.originator),
+            taken,
+            seconds_left: if want.originator.is_node() { SECONDS_MAX } else { 0 },
             keep_alives: EventsLeft::new(KEEP_ALIVES_MAX, KEEP_ALIVE_EVERY, now),
             is_over: false,
         }
@@ -151,7 +163,7 @@ impl WantFeed {
             if self.repeats > REPEATS_MAX {
                 return Err(PeerViolation::OutOfOrder.into());
             }
-            let is_second = self.taken.takes_second(id.sequence, &outer.statement);
+            let is_second = self.takes_second(id.sequence, &outer.statement);
             let second = is_second.then(|| Bytes::copy_from_slice(&outer.bytes));
             return Ok(second.map(StrandItem::Second).into_iter().collect());
         }
@@ -174,7 +186,9 @@ impl WantFeed {
         // The follower holds envelopes and counts their bytes. One that shares the memory of its message would
         // keep all of it, and a peer chooses what else a message has.
         items.push(StrandItem::Envelope(Bytes::copy_from_slice(&outer.bytes)));
-        self.taken.note(id.sequence, &outer.statement);
+        if self.originator.is_node() {
+            self.taken.note(id.sequence, &outer.statement);
+        }
         Ok(items)
     }
 
@@ -192,9 +206,16 @@ impl WantFeed {
     /// Nothing else counts there, and nothing is a fault.
     fn second_at_end(&mut self, envelope: Bytes) -> Option<StrandItem<Bytes>> {
         let (outer, id, _) = opened(envelope)?;
-        let is_second = id.originator == self.originator
-            && self.taken.takes_second(id.sequence, &outer.statement);
+        let is_second =
+            id.originator == self.originator && self.takes_second(id.sequence, &outer.statement);
         is_second.then(|| StrandItem::Second(Bytes::copy_from_slice(&outer.bytes)))
+    }
+
+    /// Returns true if a statement differs from the one that has taken its place, a few times in all.
+    fn takes_second(&mut self, place: SequenceId, statement: &[u8]) -> bool {
+        let is_second = self.seconds_left > 0 && self.taken.has_other(place, statement);
+        self.seconds_left -= u32::from(is_second);
+        is_second
     }
 }
 
@@ -203,47 +224,6 @@ fn opened(envelope: Bytes) -> Option<(CanonicalEnvelope, EnvelopeId, i64)> {
     let outer = canonical_envelope::open(envelope)?;
     let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement.clone()).ok()?;
     Some((outer, id, originator_ns))
-}
-
-/// The last places that envelopes of one answer have taken, to tell repeats from second statements.
-#[derive(Debug)]
-struct AnsweredPlaces {
-    /// Ascending, each with the leaf of the statement, which other outer bytes and other signatures do not change.
-    last: VecDeque<(SequenceId, TreeHash)>,
-    seconds_left: u32,
-}
-
-impl AnsweredPlaces {
-    /// Begins an answer about a strand. One of no registered node has no second statements: the older network's rows
-    /// may come twice.
-    fn of(originator: OriginatorId) -> Self {
-        let seconds_left = if originator.is_node() { SECONDS_MAX } else { 0 };
-        Self { last: VecDeque::new(), seconds_left }
-    }
-
-    /// Notes the statement that has taken a place, which is above all before it.
-    fn note(&mut self, place: SequenceId, statement: &[u8]) {
-        if self.seconds_left == 0 {
-            return;
-        }
-        if self.last.len() >= TAKEN_MAX {
-            self.last.pop_front();
-        }
-        self.last.push_back((place, leaf_hash(LeafData::Signed(statement))));
-    }
-
-    /// Returns true if a statement differs from the one that has taken its place, a few times in all.
-    fn takes_second(&mut self, place: SequenceId, statement: &[u8]) -> bool {
-        if self.seconds_left == 0 {
-            return false;
-        }
-        let Ok(at) = self.last.binary_search_by_key(&place, |(taken, _)| *taken) else {
-            return false;
-        };
-        let is_other = self.last[at].1 != leaf_hash(LeafData::Signed(statement));
-        self.seconds_left -= u32::from(is_other);
-        is_other
-    }
 }
 
 #[cfg(test)]
@@ -343,9 +323,30 @@ pub(super) mod tests {
 
         let mut long = self::feed(0, None);
         take(&mut long, (1..=200).map(envelope).collect());
-        assert_eq!(long.taken.last.len(), TAKEN_MAX);
         let fed = take(&mut long, vec![other(100), other(101)]);
         assert_eq!(fed.batches, [[second(101)]]);
+    }
+
+    /// A node that was set back to a backup signs its last places again, and shows them from the start.
+    #[test]
+    fn a_second_statement_in_a_later_answer_goes_to_the_follower_and_a_repeat_does_not() {
+        let taken = AnsweredPlaces::default();
+        let answer = |after| {
+            let asked = AskedPeer::OwnNodeUnprotected;
+            WantFeed::behind(want(after, None), asked, Instant::now(), taken.clone())
+        };
+        take(&mut answer(0), [1, 2, 3].map(envelope).into());
+        let sent = vec![envelope(1), other(2), envelope(3), envelope(4)];
+        let fed = take(&mut answer(3), sent);
+        let expected = vec![StrandItem::Second(other(2)), item(4)];
+        assert_eq!((fed.batches, fed.violation), (vec![expected], None));
+        // The follower has stored nothing behind place 1, and takes what comes now.
+        let fed = take(&mut answer(1), vec![other(2), other(3)]);
+        let expected = [other(2), other(3)].map(StrandItem::Envelope);
+        assert_eq!(fed.batches, [expected]);
+        let fed = take(&mut answer(3), vec![other(2), envelope(3), envelope(4)]);
+        assert_eq!(fed.batches, [[StrandItem::Second(envelope(3)), item(4)]]);
+        assert!(take(&mut feed(3, None), vec![other(2)]).batches.is_empty(), "not of this peer");
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
 //! - `want_silence`: decides if a want without an answer is the peer's fault;
 //! - `calls`: one want as a stream or as pages; `page_limit`: the length of the pages; `feed`, `range_gaps`: the
-//!   answers. The last three are state machines without I/O; `asked_peer`: what the answers of a peer can say about a
-//!   strand;
+//!   answers. The last three are state machines without I/O; `answered_places`: what repeated envelopes are compared
+//!   with; `asked_peer`: what the answers of a peer can say about a strand;
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical_envelope`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
@@ -17,6 +17,7 @@
 //! itself. `docs/protocol/replication.md`, section *Over gRPC*.
 
 mod answer;
+mod answered_places;
 mod asked_peer;
 mod authorities;
 mod call_error;
@@ -47,6 +48,7 @@ use tokio::time::sleep;
 use crate::backoff::{Backoff, long_pause};
 use crate::peer_transport::PeerTransport;
 use crate::session::NetState;
+use answered_places::AnsweredPlaces;
 use own_membership::OwnMembership;
 use token::RefusalWarning;
 
@@ -59,6 +61,7 @@ const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// in the network or its record has no URL.
 pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
     let (mut backoff, warning) = (Backoff::grpc(), RefusalWarning::default());
+    let taken = AnsweredPlaces::default();
     let mut membership = OwnMembership::new(net.identity.own, net.identity.registry.clone());
     // The peer was last reached over gRPC: QUIC need not be waited for again.
     let mut is_grpc = net.transport == PeerTransport::Grpc;
@@ -82,7 +85,7 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
         }
         let Some(address) = address_of(&net, peer) else { return };
         let began = Instant::now();
-        let ended = session::run(&net, peer, &address, &warning).await;
+        let ended = session::run(&net, peer, &address, &warning, &taken).await;
         is_grpc |= ended.was_linked;
         if ended.was_linked && began.elapsed() >= GOOD_AFTER {
             backoff.reset();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hawser_dial::DialledNetworks;
 use hawser_engine::ports::Registry;
-use hawser_engine::replication::{LinkCommand, RequestId, Want};
+use hawser_engine::replication::{LinkCommand, RequestId, Want, WantedItems};
 use hawser_engine::runtime::replication::Link;
 use hawser_proto::{Cursor, OriginatorId};
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::sleep;
 use tracing::Instrument as _;
 
+use super::answered_places::AnsweredPlaces;
 use super::asked_peer::AskedPeer;
 use super::call_error::PeerCallError;
 use super::calls::WantCall;
@@ -65,6 +66,8 @@ struct GrpcPeerSession<'a> {
     wants: HashMap<OriginatorId, OpenCall>,
     /// The length of pages of each strand that was asked for.
     limits: HashMap<OriginatorId, Arc<Mutex<PageLimit>>>,
+    /// The places of its own strand that the peer's streams have taken, also in earlier sessions.
+    taken: AnsweredPlaces,
     /// The heads that the peer has sent last.
     heads: watch::Receiver<Cursor>,
     stated_heads: watch::Sender<Cursor>,
@@ -78,12 +81,13 @@ struct OpenCall {
 }
 
 /// Runs a session with the API at `address` until it fails, the peer is connected over QUIC, or its
-/// registry record changes.
+/// registry record changes. `taken` is what the streams of the peer's own strand share over all sessions.
 pub(super) async fn run(
     net: &NetState,
     peer: OriginatorId,
     address: &str,
     warning: &RefusalWarning,
+    taken: &AnsweredPlaces,
 ) -> SessionEnd {
     let span = tracing::debug_span!("peer_session", %peer, direction = "grpc");
     async {
@@ -91,7 +95,7 @@ pub(super) async fn run(
             biased;
             () = net.sessions.wait_for(peer) => return SessionEnd { was_linked: false, is_lasting: false },
             () = net.sessions.wait_for_partition(peer) => return SessionEnd { was_linked: false, is_lasting: false },
-            opened = GrpcPeerSession::open(net, peer, address, warning) => opened,
+            opened = GrpcPeerSession::open(net, peer, address, warning, taken) => opened,
         };
         let mut session = match opened {
             Ok(session) => session,
@@ -170,6 +174,7 @@ impl<'a> GrpcPeerSession<'a> {
         peer: OriginatorId,
         address: &str,
         warning: &RefusalWarning,
+        taken: &AnsweredPlaces,
     ) -> Result<Self, SessionError> {
         net.counters.dials.inc();
         let as_node = net.observed.is_none();
@@ -203,6 +208,7 @@ impl<'a> GrpcPeerSession<'a> {
             calls,
             wants,
             limits,
+            taken: taken.clone(),
             heads,
             stated_heads,
         })
@@ -307,6 +313,8 @@ impl<'a> GrpcPeerSession<'a> {
 
     fn start_call(&mut self, request: RequestId, want: Want, silent: u32) {
         let (answer, arrived) = (Arc::<Mutex<WantAnswer>>::default(), ArrivedBytes::default());
+        // A range begins anywhere in the strand, and a relay may send what another node has signed twice.
+        let is_shared = want.originator == self.peer && want.items == WantedItems::Envelopes(None);
         let call = WantCall {
             client: self.client.counted_in(arrived.clone()),
             arrived,
@@ -318,6 +326,7 @@ impl<'a> GrpcPeerSession<'a> {
             was_silent: silent > 0,
             answer: answer.clone(),
             limit: self.limits.entry(want.originator).or_default().clone(),
+            taken: if is_shared { self.taken.clone() } else { AnsweredPlaces::default() },
         };
         let task = self.calls.spawn(call.run().in_current_span());
         let mut silence = WantSilence::new(want, silent);

@@ -127,6 +127,10 @@ impl Report {
         match &report.message.failure {
             Some(Wire::Liveness(failure)) if is_liveness(kind) => {
                 failure.request.as_ref().ok_or(ReportError::NoRequest)?;
+                let len = failure.encoded_len();
+                if len > LIVENESS_LEN_BYTES_MAX {
+                    return Err(ReportError::RequestTooLong(len));
+                }
             }
             Some(Wire::Safety(failure)) if !is_liveness(kind) => {
                 let count = failure.envelopes.len();
@@ -320,6 +324,31 @@ fn safety_report(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A node that takes a report in a message refuses it before it charges its caller for a judgement.
+    #[test]
+    fn a_message_with_a_long_failed_request_is_refused_like_its_bytes() {
+        let report = |topic_len| {
+            let query = pb::EnvelopesQuery {
+                topics: vec![vec![7; topic_len].into()],
+                ..Default::default()
+            };
+            let request = pb::QueryEnvelopesRequest { query: Some(query), limit: 1 };
+            let request = Some(pb::liveness_failure::Request::Query(request));
+            let failure = pb::LivenessFailure { response_time_ns: 1, request };
+            pb::UnsignedMisbehaviorReport {
+                misbehaving_node_id: 100,
+                r#type: MisbehaviorKind::UnresponsiveNode.into(),
+                failure: Some(pb::unsigned_misbehavior_report::Failure::Liveness(failure)),
+                ..Default::default()
+            }
+        };
+        assert!(Report::of_message(report(64 * 1024)).is_ok());
+        let long = report(LIVENESS_LEN_BYTES_MAX);
+        let refused = Report::of_message(long.clone()).unwrap_err();
+        assert!(matches!(refused, ReportError::RequestTooLong(_)), "{refused}");
+        assert_eq!(Report::decode(&long.encode_to_vec().into()), Err(refused));
+    }
 
     #[test]
     fn a_request_whose_list_goes_beyond_it_is_refused_before_it_is_decoded() {

@@ -297,8 +297,8 @@ impl Follower {
                 }
                 continue;
             }
-            // This node, too, may have ended the stream.
-            if !matches!(item, StrandItem::Closed) {
+            // This node, too, may have ended the stream, and a second statement is none of what was asked for.
+            if !matches!(item, StrandItem::Closed | StrandItem::Second(_)) {
                 self.choice.note_life(peer);
             }
             let was_searching = self.search.is_some();

@@ -98,7 +98,7 @@ pub(crate) fn oddly(envelope: &Bytes) -> Bytes {
 }
 
 /// Returns another statement for the place of an envelope.
-fn other_story(envelope: &Bytes, key: &SecretKey) -> Bytes {
+pub(super) fn other_story(envelope: &Bytes, key: &SecretKey) -> Bytes {
     let (statement, _) = OriginatorEnvelope::open(envelope.clone()).unwrap();
     let mut statement = pb::UnsignedOriginatorEnvelope::decode(statement).unwrap();
     statement.originator_ns += 1;

@@ -82,6 +82,8 @@ pub struct Habits {
     pub repeats: bool,
     /// Sends another statement behind each envelope of its own strand, for the same place.
     pub tells_two_stories: bool,
+    /// Begins each stream at the first place, whatever the caller holds.
+    pub forgets_cursors: bool,
     /// Writes the outer layer with its fields the other way round and one more at the end.
     pub odd_outer_form: bool,
     /// Seconds after which it signs what it has dated, as after an outage. The expiry follows from the later time.
@@ -120,6 +122,7 @@ impl Default for Habits {
             ends_after: None,
             repeats: false,
             tells_two_stories: false,
+            forgets_cursors: false,
             odd_outer_form: false,
             signs_after_s: 0,
             frame_bytes_max: 24 * 1024 * 1024,

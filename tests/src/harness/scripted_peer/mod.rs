@@ -126,6 +126,14 @@ impl ScriptedPeer {
         self.state.strand.send_modify(|strand| strand.extend([made]));
     }
 
+    /// Signs another statement for a place, as a node that was set back to a backup does.
+    pub fn sign_again(&self, place: u64) {
+        self.state.strand.send_modify(|strand| {
+            let envelope = strand.get_mut(&place).unwrap();
+            *envelope = answer::other_story(envelope, &self.key);
+        });
+    }
+
     /// Skips places, as after aborted transactions.
     pub fn burn(&mut self, count: u64) {
         self.next += count;

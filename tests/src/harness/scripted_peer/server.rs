@@ -213,6 +213,7 @@ fn start(
     to: mpsc::Sender<Frame<Bytes>>,
 ) {
     let originator = asked(originators);
+    let last_seen = last_seen.filter(|_| !state.habits.lock().forgets_cursors);
     let after = place(originator, last_seen.as_ref());
     if originator != state.id && state.habits.lock().refuses_others {
         let mut seen = state.seen.lock();

@@ -1,4 +1,4 @@
-//! Second statements for places that the same answer has taken before.
+//! Second statements for places that the same answer, or an earlier one, has taken before.
 
 use super::*;
 
@@ -41,6 +41,15 @@ fn a_second_statement_over_grpc_is_compared_and_ends_no_session() {
     let mut rig = Rig::connected(0);
     let items = [envelopes([1, 2]), vec![second(entry(1))], envelopes([3])].concat();
     assert_eq!(rig.answer(SOURCE, items), [appends([1, 2, 3]), compares(SOURCE, [1])]);
+}
+
+/// An earlier stream of the peer has taken its place.
+#[test]
+fn a_second_statement_alone_is_compared_and_ends_no_want() {
+    let mut rig = Rig::connected(5);
+    let asked = rig.asks(SOURCE);
+    assert_eq!(rig.answer(SOURCE, vec![second(entry(4))]), [compares(SOURCE, [4])]);
+    assert_eq!(rig.asks(SOURCE), asked);
 }
 
 /// The last place of a search ends its want.
