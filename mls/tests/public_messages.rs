@@ -91,9 +91,11 @@ proptest! {
         suite in 0_u16..10,
         list in prop::collection::vec((prop::sample::select(TYPES.to_vec()), content()), 0..3),
         usage in 0_u8..6,
+        (kind, body) in (6_u8..14, content()),
     ) {
         let psk = [vec![0, 4, 2, usage], vector(b"group"), vec![0; 8], vector(&[9; 32])].concat();
-        for proposal in proposals(suite, &list).into_iter().chain([psk]) {
+        let other = [vec![0, kind], body].concat();
+        for proposal in proposals(suite, &list).into_iter().chain([psk, other]) {
             let data = message(&proposal);
             prop_assert!(!is_accepted(&data) || is_decoded(&data), "{}", hex::encode(&data));
         }

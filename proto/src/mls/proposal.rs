@@ -8,22 +8,18 @@ use super::reader::Reader;
 
 /// Reads a `Proposal`.
 ///
-/// Types 8 to 10 come from the MLS extensions draft. MLS defines no length for an unknown proposal;
+/// Types 8 to 10 come from the MLS extensions draft. Published clients differ in the end of the first two: some know
+/// them, and others read one vector as of an unknown type. MLS defines no length for an unknown proposal;
 /// implementations write it as one vector, so it is read as one.
 pub(super) fn proposal(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     match reader.u16()? {
-        0 => Err(MlsParseError::Selector { field: "proposal_type", value: 0 }),
+        value @ (0 | 8 | 9) => Err(MlsParseError::Selector { field: "proposal_type", value }),
         1 => new_member(reader),
         2 => member_leaf(reader, LeafSource::Update),
         3 => reader.u32().map(drop),
         4 => pre_shared_key_id(reader),
         5 => re_init(reader),
         7 => group_context_extensions(reader),
-        8 => app_data_update(reader),
-        9 => {
-            reader.u16()?; // component_id
-            reader.vector().map(drop)
-        }
         10 => Ok(()), // self_remove
         // External init is one vector too: kem_output.
         _ => reader.vector().map(drop),
@@ -103,15 +99,4 @@ fn member_leaf(reader: &mut Reader<'_>, source: LeafSource) -> Result<(), MlsPar
 
 fn group_context_extensions(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     check_extensions(extensions(reader)?, ExtensionPlace::GroupContext)
-}
-
-fn app_data_update(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
-    reader.u16()?; // component_id
-    match reader.u8()? {
-        1 => reader.vector().map(drop), // update
-        2 => Ok(()),                    // remove
-        other => {
-            Err(MlsParseError::Selector { field: "AppDataUpdateOperation", value: other.into() })
-        }
-    }
 }
