@@ -59,6 +59,9 @@ pub enum MlsParseError {
         /// The value found.
         value: u16,
     },
+    /// The group id has another length than those of XMTP's groups. Holds its length in bytes.
+    #[error("a group id has 16 bytes, and that of the message has {0}")]
+    GroupIdLen(usize),
     /// A published client would not decode an extension of a public message, and so nothing of its group any more.
     #[error("extension {extension_type} {fault}")]
     Extension {
