@@ -3,7 +3,7 @@
 use super::MlsParseError;
 use super::proposal::{commit, proposal};
 use super::reader::Reader;
-use crate::GroupId;
+use crate::ids::GroupId;
 
 /// The protection of a message's content (RFC 9420 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
