@@ -145,7 +145,7 @@ fn is_payload_of(originator: OriginatorId, event: &ChainEvent, client: &ClientEn
     match client.payload() {
         Payload::GroupMessage(message) => {
             originator == OriginatorId::GROUP_MESSAGES
-                && matches!(&message.version, Some(Version::V1(v1)) if parse_group_message(&v1.data).is_ok())
+                && matches!(&message.version, Some(Version::V1(v1)) if is_read_by_clients(&v1.data))
         }
         Payload::IdentityUpdate(_) => {
             originator == OriginatorId::IDENTITY_UPDATES
@@ -153,6 +153,10 @@ fn is_payload_of(originator: OriginatorId, event: &ChainEvent, client: &ClientEn
         }
         _ => false,
     }
+}
+
+fn is_read_by_clients(message: &[u8]) -> bool {
+    parse_group_message(message).is_ok_and(|frame| frame.check_group_id().is_ok())
 }
 
 #[cfg(test)]
@@ -337,6 +341,7 @@ mod tests {
         assert!(frame_void(&|frame| frame.truncate(frame.len() - 1)), "cut off");
         assert!(frame_void(&|frame| frame.push(0)), "with a byte more");
         assert!(frame_void(&|frame| frame.clear()), "empty");
+        assert!(frame_void(&|frame| drop(frame.splice(4..6, [15]))), "a group id of 15 bytes");
         assert!(void(&|version| *version = None), "without a frame");
     }
 }

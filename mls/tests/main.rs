@@ -1,4 +1,4 @@
-//! Key packages and logs of inboxes, as one program.
+//! Key packages, public messages and logs of inboxes, as one program.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -7,3 +7,4 @@ mod differential;
 mod identity_log;
 mod identity_refusals;
 mod key_packages;
+mod public_messages;

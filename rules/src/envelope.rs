@@ -125,6 +125,7 @@ fn group_message_class(message: &mls_api::GroupMessageInput) -> Result<PayloadCl
         return Err(Violation::GroupMessageEmpty);
     };
     let frame = mls::parse_group_message(&v1.data).map_err(Violation::GroupMessage)?;
+    frame.check_group_id().map_err(Violation::GroupMessage)?;
     Ok(if frame.is_chain_bound() { PayloadClass::Commit } else { PayloadClass::Message })
 }
 
@@ -514,6 +515,24 @@ pub(crate) mod tests {
         assert_eq!(judged(OriginatorId::MIGRATED[1]), Ok(()));
         let refused = Err(Violation::Retention(RETENTION_MIGRATED));
         assert_eq!(judged(OriginatorId::FIRST_NODE), refused);
+    }
+
+    /// Played by any payer who knows the topic of a group: clients refuse a page with such a message.
+    #[test]
+    fn a_message_of_a_group_that_no_client_has_breaks_a_rule() {
+        let class = |id_len: u8, content_type: u8| {
+            let id = vec![0xaa; id_len.into()];
+            let data = [&[0, 1, 0, 2, id_len][..], &id, &[0; 8], &[content_type, 0, 0, 0]].concat();
+            let v1 = mls_api::group_message_input::V1 { data: data.into(), ..Default::default() };
+            let version = Some(mls_api::group_message_input::Version::V1(v1));
+            group_message_class(&mls_api::GroupMessageInput { version })
+        };
+        assert_eq!(class(16, 1), Ok(PayloadClass::Message));
+        assert_eq!(class(16, 3), Ok(PayloadClass::Commit));
+        for (len, content_type) in [(0, 1), (15, 1), (17, 1), (32, 1), (15, 3)] {
+            let error = mls::MlsParseError::GroupIdLen(len.into());
+            assert_eq!(class(len, content_type), Err(Violation::GroupMessage(error)));
+        }
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub enum Violation {
     /// Commits and proposals are ordered by the app chain, not by a node.
     #[error("commits and proposals must be published via the blockchain")]
     ChainBoundMessage,
-    /// The payload of a group message is not exactly one MLS message.
+    /// The payload of a group message is not exactly one MLS message, or clients refuse it.
     #[error("invalid group message: {0}")]
     GroupMessage(MlsParseError),
     /// The group message carries no MLS message.

@@ -112,7 +112,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         AREA,
         "publish-bad-group-message",
-        "a group message that is not exactly one MLS message is refused",
+        "a group message that is not exactly one MLS message of a group with an id of 16 bytes is refused",
         FRAMES,
         |c| Box::pin(bad_group_message(c)),
     )
@@ -332,7 +332,7 @@ async fn commit(c: &JudgedNodes) -> Checked {
 
 async fn bad_group_message(c: &JudgedNodes) -> Checked {
     type Change = fn(&mut Vec<u8>);
-    let changes: [(&str, Change); 7] = [
+    let changes: [(&str, Change); 8] = [
         ("no MLS message", Vec::clear),
         ("a header only", |frame| frame.truncate(12)),
         ("MLS 2", |frame| frame[1] = 2),
@@ -340,6 +340,7 @@ async fn bad_group_message(c: &JudgedNodes) -> Checked {
         ("a group id of 2^62 bytes", |frame| drop(frame.splice(4..5, [0xff; 8]))),
         ("a message that is cut off", |frame| frame.truncate(frame.len() - 1)),
         ("a message and a byte", |frame| frame.push(0)),
+        ("a group id of 15 bytes", |frame| drop(frame.splice(4..6, [15]))),
     ];
     for (number, (what, change)) in changes.into_iter().enumerate() {
         let topic = new_group();
@@ -347,7 +348,7 @@ async fn bad_group_message(c: &JudgedNodes) -> Checked {
         change(&mut data);
         let envelope = c.sign(client(&topic, None, Some(group_payload(data))))?;
         match refuses(c, what, envelope, "invalid group message").await {
-            // In the last two the header is complete.
+            // In the last three the header is complete.
             Err(failure) if number >= 5 && failure.got == "OK" => {
                 let software = "xmtpd 1.3: it reads the header of a message only";
                 return Err(CaseError::known(software, failure.expected, failure.got));

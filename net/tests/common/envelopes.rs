@@ -31,7 +31,8 @@ pub fn rates() -> RateTable {
 
 /// A payer envelope for `target`: a group message with `text`.
 pub fn message(target: OriginatorId, text: u64) -> pb::PayerEnvelope {
-    let mut data = vec![0, 1, 0, 2, 4, 9, 9, 9, 9];
+    let mut data = vec![0, 1, 0, 2, 16];
+    data.extend(GROUP);
     data.extend(1u64.to_be_bytes());
     data.extend([1, 0, 0, 8]);
     data.extend(text.to_be_bytes());

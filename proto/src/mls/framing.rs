@@ -3,6 +3,7 @@
 use super::MlsParseError;
 use super::proposal::{commit, proposal};
 use super::reader::Reader;
+use crate::ids::GroupId;
 
 /// The protection of a message's content (RFC 9420 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,18 @@ impl GroupMessageFrame<'_> {
         match self.content_type {
             ContentType::Application => false,
             ContentType::Proposal | ContentType::Commit => true,
+        }
+    }
+
+    /// Checks that the group id is one that clients take. They decode it before they compare it with the topic, and read
+    /// nothing more of a topic that has a message with another one.
+    ///
+    /// # Errors
+    /// [`MlsParseError::GroupIdLen`].
+    pub fn check_group_id(&self) -> Result<(), MlsParseError> {
+        match GroupId::from_slice(self.group_id) {
+            Some(_) => Ok(()),
+            None => Err(MlsParseError::GroupIdLen(self.group_id.len())),
         }
     }
 }

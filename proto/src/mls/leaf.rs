@@ -5,7 +5,7 @@ use super::reader::Reader;
 use super::signature::SignedPart;
 
 /// Extension type `application_id` (RFC 9420 §5.3.3): one vector.
-const APPLICATION_ID: u16 = 1;
+pub(super) const APPLICATION_ID: u16 = 1;
 /// Extension type `last_resort` (draft-ietf-mls-extensions), without content: the key package may be used more than
 /// once.
 pub const LAST_RESORT: u16 = 10;
@@ -146,7 +146,7 @@ fn leaf_source(
 }
 
 /// Reads a credential. An unknown type is an error, because its end is not defined.
-fn credential<'a>(reader: &mut Reader<'a>) -> Result<Credential<'a>, MlsParseError> {
+pub(super) fn credential<'a>(reader: &mut Reader<'a>) -> Result<Credential<'a>, MlsParseError> {
     match reader.u16()? {
         1 => Ok(Credential::Basic { identity: reader.vector()? }),
         2 => {

@@ -8,6 +8,7 @@
 //! grammar contains itself, so the recursion has a fixed depth. `docs/protocol/mls-framing.md` lists
 //! the points that are stricter than the RFC's reference implementations.
 
+mod decodable;
 mod framing;
 mod key_package;
 mod leaf;
@@ -57,6 +58,17 @@ pub enum MlsParseError {
         field: &'static str,
         /// The value found.
         value: u16,
+    },
+    /// The group id has another length than those of XMTP's groups. Holds its length in bytes.
+    #[error("a group id has 16 bytes, and that of the message has {0}")]
+    GroupIdLen(usize),
+    /// A published client would not decode an extension of a public message, and so nothing of its group any more.
+    #[error("extension {extension_type} {fault}")]
+    Extension {
+        /// Its type.
+        extension_type: u16,
+        /// The reason, as the end of a sentence.
+        fault: &'static str,
     },
     /// A leaf node has another source than its position requires (RFC 9420 §7.3).
     #[error("leaf node source {found} where {expected} is needed")]

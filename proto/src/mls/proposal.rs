@@ -1,28 +1,25 @@
 //! Proposals and commits, parsed only to find their end (RFC 9420 §12).
 
 use super::MlsParseError;
+use super::decodable::{ExtensionPlace, check_cipher_suite, check_extensions};
 use super::key_package::key_package;
 use super::leaf::{LeafSource, extensions, leaf_node};
 use super::reader::Reader;
 
 /// Reads a `Proposal`.
 ///
-/// Types 8 to 10 come from the MLS extensions draft. MLS defines no length for an unknown proposal;
+/// Types 8 to 10 come from the MLS extensions draft. Published clients differ in the end of the first two: some know
+/// them, and others read one vector as of an unknown type. MLS defines no length for an unknown proposal;
 /// implementations write it as one vector, so it is read as one.
 pub(super) fn proposal(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     match reader.u16()? {
-        0 => Err(MlsParseError::Selector { field: "proposal_type", value: 0 }),
-        1 => key_package(reader).map(drop),
-        2 => leaf_node(reader, LeafSource::Update).map(drop),
+        value @ (0 | 8 | 9) => Err(MlsParseError::Selector { field: "proposal_type", value }),
+        1 => new_member(reader),
+        2 => member_leaf(reader, LeafSource::Update),
         3 => reader.u32().map(drop),
         4 => pre_shared_key_id(reader),
         5 => re_init(reader),
-        7 => extensions(reader).map(drop),
-        8 => app_data_update(reader),
-        9 => {
-            reader.u16()?; // component_id
-            reader.vector().map(drop)
-        }
+        7 => group_context_extensions(reader),
         10 => Ok(()), // self_remove
         // External init is one vector too: kem_output.
         _ => reader.vector().map(drop),
@@ -45,7 +42,7 @@ pub(super) fn commit(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
 
 /// Reads an `UpdatePath` (RFC 9420 §7.6).
 fn update_path(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
-    leaf_node(reader, LeafSource::Commit)?;
+    member_leaf(reader, LeafSource::Commit)?;
     reader.each(|nodes| {
         nodes.vector()?; // encryption_key
         nodes.each(hpke_ciphertext).map(drop)
@@ -65,7 +62,12 @@ fn pre_shared_key_id(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
             reader.vector()?; // psk_id
         }
         2 => {
-            reader.u8()?; // usage
+            match reader.u8()? {
+                1..=3 => {}
+                other => {
+                    return Err(MlsParseError::Selector { field: "usage", value: other.into() });
+                }
+            }
             reader.vector()?; // psk_group_id
             reader.u64()?; // psk_epoch
         }
@@ -77,17 +79,24 @@ fn pre_shared_key_id(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
 fn re_init(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     reader.vector()?; // group_id
     reader.u16()?; // version
-    reader.u16()?; // cipher_suite
-    extensions(reader).map(drop)
+    check_cipher_suite(reader.u16()?)?;
+    group_context_extensions(reader)
 }
 
-fn app_data_update(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
-    reader.u16()?; // component_id
-    match reader.u8()? {
-        1 => reader.vector().map(drop), // update
-        2 => Ok(()),                    // remove
-        other => {
-            Err(MlsParseError::Selector { field: "AppDataUpdateOperation", value: other.into() })
-        }
-    }
+/// Reads the key package of a member that is to be added.
+fn new_member(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    let package = key_package(reader)?;
+    check_cipher_suite(package.cipher_suite)?;
+    check_extensions(package.leaf_extensions, ExtensionPlace::LeafNode)?;
+    check_extensions(package.extensions, ExtensionPlace::KeyPackage)
+}
+
+/// Reads the new leaf node of a member.
+fn member_leaf(reader: &mut Reader<'_>, source: LeafSource) -> Result<(), MlsParseError> {
+    let leaf = leaf_node(reader, source)?;
+    check_extensions(leaf.extensions, ExtensionPlace::LeafNode)
+}
+
+fn group_context_extensions(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    check_extensions(extensions(reader)?, ExtensionPlace::GroupContext)
 }

@@ -202,12 +202,14 @@ fn of_payload(
 /// Any payer can have an honest node of the reference implementation sign such a message.
 #[test]
 fn a_message_that_other_software_reads_to_its_content_type_is_a_claim() {
-    let message = |content: u8, behind: &[u8]| {
-        let data = [&[0, 1, 0, 2, 0][..], &[0; 8], &[content], behind].concat();
-        with_message(&data)
+    let of_group = |id: &[u8], content: u8, behind: &[u8]| {
+        let len = u8::try_from(id.len()).unwrap();
+        with_message(&[&[0, 1, 0, 2, len][..], id, &[0; 8], &[content], behind].concat())
     };
+    let message = |content: u8, behind: &[u8]| of_group(&[9; 16], content, behind);
     assert_eq!(of_payload(&message(1, &[0; 3])), (Refuted, "no_rule_broken", 0));
-    for odd in [message(1, &[0; 4]), message(1, &[]), message(9, &[0; 3])] {
+    let other_group = of_group(&[9; 15], 1, &[0; 3]);
+    for odd in [message(1, &[0; 4]), message(1, &[]), message(9, &[0; 3]), other_group] {
         assert_eq!(of_payload(&odd), (Claim, "odd_encoding", 6));
         // What no software takes is proven beside it, and so are wrong fees.
         let expires = |expiry_unixtime| {

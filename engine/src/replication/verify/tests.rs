@@ -35,7 +35,8 @@ fn verifier() -> EnvelopeVerifier {
 
 /// A client envelope with an MLS private message of this content type.
 fn client(kind: TopicKind, content_type: u8, depends_on: &[(u32, u64)]) -> Bytes {
-    let mut data = vec![0, 1, 0, 2, 4, 9, 9, 9, 9];
+    let mut data = vec![0, 1, 0, 2, 16];
+    data.extend([9; 16]);
     data.extend(1u64.to_be_bytes());
     data.extend([content_type, 0, 0, 4, 1, 2, 3, 4]);
     let v1 = V1 { data: data.into(), sender_hmac: Bytes::new(), should_push: false };
