@@ -9,7 +9,7 @@ use hawser_proto::loose::LoosePayerEnvelope;
 use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
 use hawser_proto::{
-    Address, Bytes, Digest, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX,
+    Address, Bytes, Digest, GroupId, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX,
 };
 
 use crate::fees::{Charged, RateTable, WrongFeeError, is_free};
@@ -107,7 +107,7 @@ pub fn payload_class(
     key_package: impl FnOnce(&Bytes) -> Result<(), String>,
 ) -> Result<PayloadClass, Violation> {
     match client.payload() {
-        Payload::GroupMessage(message) => group_message_class(message),
+        Payload::GroupMessage(message) => group_message_class(client.topic().identifier(), message),
         Payload::WelcomeMessage(_) => Ok(PayloadClass::Welcome),
         Payload::UploadKeyPackage(upload) => match &upload.key_package {
             Some(upload) => key_package(&upload.key_package_tls_serialized)
@@ -120,12 +120,18 @@ pub fn payload_class(
     }
 }
 
-fn group_message_class(message: &mls_api::GroupMessageInput) -> Result<PayloadClass, Violation> {
+/// Clients read topics of groups with ids of 16 bytes alone, so others may have messages with any group id.
+fn group_message_class(
+    topic_id: &[u8],
+    message: &mls_api::GroupMessageInput,
+) -> Result<PayloadClass, Violation> {
     let Some(mls_api::group_message_input::Version::V1(v1)) = &message.version else {
         return Err(Violation::GroupMessageEmpty);
     };
     let frame = mls::parse_group_message(&v1.data).map_err(Violation::GroupMessage)?;
-    frame.check_group_id().map_err(Violation::GroupMessage)?;
+    if GroupId::from_slice(topic_id).is_some() {
+        frame.check_group_id().map_err(Violation::GroupMessage)?;
+    }
     Ok(if frame.is_chain_bound() { PayloadClass::Commit } else { PayloadClass::Message })
 }
 
@@ -520,19 +526,25 @@ pub(crate) mod tests {
     /// Played by any payer who knows the topic of a group: clients refuse a page with such a message.
     #[test]
     fn a_message_of_a_group_that_no_client_has_breaks_a_rule() {
-        let class = |id_len: u8, content_type: u8| {
+        let class_of_topic = |topic_id: &[u8], id_len: u8, content_type: u8| {
             let id = vec![0xaa; id_len.into()];
             let data = [&[0, 1, 0, 2, id_len][..], &id, &[0; 8], &[content_type, 0, 0, 0]].concat();
             let v1 = mls_api::group_message_input::V1 { data: data.into(), ..Default::default() };
             let version = Some(mls_api::group_message_input::Version::V1(v1));
-            group_message_class(&mls_api::GroupMessageInput { version })
+            group_message_class(topic_id, &mls_api::GroupMessageInput { version })
         };
+        let class = |id_len, content_type| class_of_topic(&[0xbb; 16], id_len, content_type);
         assert_eq!(class(16, 1), Ok(PayloadClass::Message));
         assert_eq!(class(16, 3), Ok(PayloadClass::Commit));
         for (len, content_type) in [(0, 1), (15, 1), (17, 1), (32, 1), (15, 3)] {
             let error = mls::MlsParseError::GroupIdLen(len.into());
             assert_eq!(class(len, content_type), Err(Violation::GroupMessage(error)));
         }
+        assert_eq!(
+            class_of_topic(&[0xbb; 32], 32, 1),
+            Ok(PayloadClass::Message),
+            "no client has the topic"
+        );
     }
 
     #[test]

@@ -177,7 +177,7 @@ fn a_long_update_that_another_payload_replaces_is_a_claim_and_one_that_counts_is
 /// An envelope of node 100 with these bytes as a group message, before its node signs it.
 fn with_message(data: &[u8]) -> env::UnsignedOriginatorEnvelope {
     let aad =
-        env::AuthenticatedData { target_topic: Bytes::from_static(&[0, 9]), depends_on: None };
+        env::AuthenticatedData { target_topic: Bytes::from_static(&[0; 17]), depends_on: None };
     let v1 = V1 { data: data.to_vec().into(), ..Default::default() };
     let payload = Some(Payload::GroupMessage(GroupMessageInput { version: Some(Version::V1(v1)) }));
     let client = env::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
