@@ -1,4 +1,4 @@
-//! Payer envelopes as they are read by software that keeps fields which it does not expect, or knows more of them.
+//! Payer envelopes as they are read by software that keeps fields which it does not expect, or knows more fields.
 //!
 //! Decoders of protobuf differ. The one of the reference implementation passes over a known field that has another wire
 //! type, over groups that are nested ten thousand deep, and in groups over numbers of fields that no message can have.
@@ -6,8 +6,8 @@
 //! ([`LayerError::TooLong`](crate::envelope::LayerError::TooLong)). An envelope that only this program refuses is no
 //! fault of the node that signed it.
 //!
-//! Schemas are extended. A node of a newer version signs payloads, and topics of kinds, that this version does not know.
-//! Nothing but their numbers tells them from garbage, and they are no fault of that node either.
+//! Schemas are extended. A node of a newer version signs payloads and kinds of topics that this version does not know.
+//! They are no fault of that node either.
 
 use bytes::Bytes;
 use prost::encoding::{WireType, decode_key, decode_varint};

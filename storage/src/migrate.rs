@@ -53,8 +53,8 @@ fn unmark_prices(db: &DB) -> Result<(), OpenError> {
 }
 
 impl Store {
-    /// Takes over the tallies of versions 2 to 4 if they are those of version 5: if the folder has no mark with which an
-    /// envelope may be booked since then. Otherwise they stay stale, as those of any other version.
+    /// Takes over the tallies of versions 2 to 4 if they are those of version 5: if the folder has no mark with which
+    /// an envelope may be booked since then. Otherwise they stay stale, as those of any other version.
     /// `is_booked_since` gets the version, and returns true for these marks. Marks are few, so this costs less than a
     /// rebuild of every folder.
     ///

@@ -137,7 +137,7 @@ class Exhibit:
             return None
 
     def is_read_elsewhere(self):
-        """Tells whether software may have accepted the payer layers that passes over odd fields, or knows newer ones."""
+        """Tells whether software may have accepted the payer layers that passes over odd fields or knows newer ones."""
         client, signature, target, days, topic, arm, has_newer = b"", None, 0, 0, None, None, False
         try:
             for number, wire, value in each_field(self.paid):

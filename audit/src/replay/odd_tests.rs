@@ -111,7 +111,7 @@ fn what_no_software_takes_from_a_payer_is_not_booked() {
     assert_eq!(booked(|payer| payer.payer_signature = None), all - 1);
 }
 
-/// The stated fees tell whether a kind is free that this version does not know. Its envelope is no fault in either case.
+/// The stated fees tell whether an unknown kind is free. Its envelope is no fault in either case.
 #[test]
 fn what_a_newer_schema_has_for_free_is_not_booked() {
     let [_, odd] = logs();
