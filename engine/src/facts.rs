@@ -51,7 +51,7 @@ pub fn may_be_booked(InvalidRule(rule): InvalidRule) -> bool {
 }
 
 /// Returns true if envelopes with this mark may be booked, and are not in tallies of this older version of storage.
-/// Version 2 had no envelope with a mark, and version 3 none that does not decode.
+/// Version 2 had no envelope with a mark, version 3 none that does not decode, and version 4 none of a newer schema.
 #[must_use]
 pub fn is_booked_since(version: u32, InvalidRule(rule): InvalidRule) -> bool {
     let rule = RuleNumber(rule);
@@ -169,9 +169,10 @@ fn of_odd(statement: &OpenedStatement) -> Option<Facts> {
     if !originator.is_signer() {
         return None;
     }
-    let OddTerms { payer, size_bytes, retention_days, .. } =
-        odd_terms(originator, statement.payer_envelope_bytes())?;
     let stated_picodollars = statement.base_fee().plus(statement.congestion_fee());
+    let OddTerms { payer, size_bytes, retention_days, .. } =
+        odd_terms(originator, statement.payer_envelope_bytes())
+            .filter(|terms| terms.are_owed(stated_picodollars))?;
     Some(Facts {
         topic: None,
         originator_ns: statement.originator_ns(),

@@ -38,7 +38,8 @@ pub(crate) fn evidence_of(found: &Contradiction) -> Vec<Bytes> {
 /// Returns true if an envelope with this mark is evidence against the node that signed it. Four kinds are none:
 ///
 /// - one from an absence: a node learns of its removal after the block, and acknowledges until then;
-/// - one that does not decode here and [may elsewhere](is_read_elsewhere): the node may run other software;
+/// - one that does not decode here and [may elsewhere](is_read_elsewhere): the node may run other software or a newer
+///   version;
 /// - one that [expires late](expires_late): the node may have signed it long after it had dated it;
 /// - one that breaks a rule here and [none elsewhere](is_taken_elsewhere).
 #[must_use]
@@ -243,6 +244,31 @@ mod tests {
         let noise = Bytes::from_static(b"noise");
         assert!(is_evidence(InvalidRule(1), &noise));
         assert!(is_evidence(InvalidRule(3), &noise) && !is_evidence(InvalidRule(17), &noise));
+    }
+
+    /// An honest node of a newer version signs what the next schema adds.
+    #[test]
+    fn a_payload_or_a_kind_of_a_newer_schema_is_no_evidence() {
+        let payer = SecretKey::from_bytes(&[9; 32]).unwrap();
+        let is_evidence_of = |kind: u8, payload: &[u8]| {
+            let client = [&[0x0a, 4, 0x12, 2, kind, 1][..], payload].concat();
+            let paid = PayerEnvelope::sign(client.into(), NODE, 60, &payer);
+            let envelope = signed(&pb::UnsignedOriginatorEnvelope {
+                originator_node_id: NODE.0,
+                originator_sequence_id: 7,
+                payer_envelope_bytes: paid.encode_to_vec().into(),
+                ..Default::default()
+            });
+            assert!(OriginatorEnvelope::parse(envelope.clone()).is_err());
+            is_evidence(InvalidRule(1), &envelope)
+        };
+        // Field 8, a group message, and both.
+        for payload in [&[0x42, 1, b'?'][..], &[0x12, 0], &[0x12, 0, 0x42, 0]] {
+            assert!(!is_evidence_of(6, payload), "{payload:?}");
+        }
+        assert!(!is_evidence_of(0, &[0x42, 0]));
+        assert!(is_evidence_of(0, &[]) && is_evidence_of(6, &[]), "there is no payload");
+        assert!(is_evidence_of(6, &[0x40, 1]), "a number is no payload");
     }
 
     /// An honest node of other software signs what it reads no further than its content type.

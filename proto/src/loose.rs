@@ -1,17 +1,20 @@
-//! Payer envelopes as they are read by software that keeps fields which it does not expect.
+//! Payer envelopes as they are read by software that keeps fields which it does not expect, or knows more fields.
 //!
 //! Decoders of protobuf differ. The one of the reference implementation passes over a known field that has another wire
 //! type, over groups that are nested ten thousand deep, and in groups over numbers of fields that no message can have.
 //! The one of this program refuses all of these. It also refuses long payloads that a later one replaces
 //! ([`LayerError::TooLong`](crate::envelope::LayerError::TooLong)). An envelope that only this program refuses is no
 //! fault of the node that signed it.
+//!
+//! Schemas are extended. A node of a newer version signs payloads and kinds of topics that this version does not know.
+//! They are no fault of that node either.
 
 use bytes::Bytes;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::ids::OriginatorId;
 use crate::sign::{Digest, payer_digest};
-use crate::topic::{Topic, TopicKind};
+use crate::topic::{Topic, TopicError, TopicKind};
 
 /// Groups that may be open at once. The reference implementation reads as many.
 const OPEN_GROUPS_MAX: usize = 10_001;
@@ -29,11 +32,13 @@ pub struct LoosePayerEnvelope {
     signature: Option<Bytes>,
     target: OriginatorId,
     retention_days: u32,
+    is_newer: bool,
 }
 
 impl LoosePayerEnvelope {
     /// Reads a payer envelope. Returns `None` if its fields, or those of its client envelope, cannot be told apart, or
-    /// if topic and payload do not belong together, or are not for a node to put in order.
+    /// if there is no topic or no payload. If this version knows both, also returns `None` if they do not belong
+    /// together, or are not for a node to put in order.
     #[must_use]
     pub fn read(bytes: &Bytes) -> Option<Self> {
         let (mut client, mut signature): (&[u8], Option<&[u8]>) = (&[], None);
@@ -52,10 +57,10 @@ impl LoosePayerEnvelope {
             }
             Some(())
         })?;
-        check_client(client)?;
+        let is_newer = has_newer_part(client)?;
         let client = bytes.slice_ref(client);
         let signature = signature.map(|it| bytes.slice_ref(it));
-        Some(Self { client, signature, target: OriginatorId(target), retention_days })
+        Some(Self { client, signature, target: OriginatorId(target), retention_days, is_newer })
     }
 
     /// Returns the payer's signature as sent, of any length; `None` if there is none.
@@ -81,27 +86,44 @@ impl LoosePayerEnvelope {
     pub fn retention_days(&self) -> u32 {
         self.retention_days
     }
+
+    /// Returns true if the payload, or the kind of the topic, is none that this version knows. Then nothing here shows
+    /// whether the two belong together, and whether the topic is free.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        self.is_newer
+    }
 }
 
-/// Requires of a client envelope that its last payload is of its topic's kind, and put in order by a node.
-fn check_client(client: &[u8]) -> Option<()> {
-    let (mut named, mut payload) = (None, None);
+/// Returns true if a client envelope has no payload but one that this version does not know, or a topic of such a kind
+/// and any payload. Of all others, requires that the last payload is of the topic's kind, and put in order by a node.
+fn has_newer_part(client: &[u8]) -> Option<bool> {
+    let (mut named, mut payload, mut has_newer) = (None, None, false);
     each_field(client, |number, content| {
         match (number, content) {
             (1, FieldContent::Bytes(aad)) => named = last_bytes(aad, 2)?.or(named),
             (2..=7, FieldContent::Bytes(_)) => payload = Some(number),
+            // A payload is a message, so a newer one has bytes.
+            (8.., FieldContent::Bytes(_)) => has_newer = true,
             _ => {}
         }
         Some(())
     })?;
-    let topic = Topic::parse(Bytes::copy_from_slice(named?)).ok()?;
-    let kind = match payload? {
+    let kind = match Topic::parse(Bytes::copy_from_slice(named?)) {
+        Ok(topic) => Some(topic.kind()),
+        Err(TopicError::UnknownKind(_)) => None,
+        Err(TopicError::TooShort) => return None,
+    };
+    let (Some(kind), Some(payload)) = (kind, payload) else {
+        return (payload.is_some() || has_newer).then_some(true);
+    };
+    let expected = match payload {
         2 => TopicKind::GroupMessages,
         3 => TopicKind::Welcomes,
         4 => TopicKind::KeyPackages,
         _ => return None,
     };
-    (topic.kind() == kind).then_some(())
+    (kind == expected).then_some(false)
 }
 
 /// The content of a field.

@@ -304,6 +304,42 @@ fn what_other_decoders_pass_over_is_read_loosely_and_only_so() {
     }
 }
 
+/// A node of a newer version signs these. One that this version knows beside a payload of another kind stays refused.
+#[test]
+fn a_payload_or_a_kind_of_a_newer_schema_is_read_loosely_and_only_so() {
+    let newer = field(8, b"?");
+    for (what, client) in [
+        ("a newer payload", [aad(TOPIC), newer.clone()].concat()),
+        ("a newer kind", [aad(&[6, 1]), group_message(&[7])].concat()),
+        ("a newer kind, and an identity update", [aad(&[255, 1]), field(5, &[])].concat()),
+        ("both", [newer.clone(), aad(&[6, 1])].concat()),
+        ("a newer payload on a reserved topic", [aad(&[4, 1]), newer.clone()].concat()),
+        ("both, and a known payload", [aad(&[6, 1]), welcome(), newer.clone()].concat()),
+    ] {
+        let written = Bytes::from(paid(&client));
+        assert!(PayerEnvelope::parse(written.clone()).is_err(), "{what}");
+        let read = LoosePayerEnvelope::read(&written).expect(what);
+        assert!(read.is_newer(), "{what}");
+        assert_eq!(read.digest(), payer_digest(OriginatorId(100), &client), "{what}");
+    }
+    for (what, client) in [
+        ("no payload", aad(&[6, 1])),
+        ("a newer payload that is a number", [aad(TOPIC), numeric(8, 1)].concat()),
+        ("a topic of one byte", [aad(&[6]), newer.clone()].concat()),
+        ("no topic", newer.clone()),
+        (
+            "a known payload of another kind",
+            [aad(&[1, 1]), group_message(&[7]), newer.clone()].concat(),
+        ),
+        ("the chain's payload", [aad(&[2, 1]), field(5, &[]), newer].concat()),
+    ] {
+        assert_eq!(LoosePayerEnvelope::read(&paid(&client).into()), None, "{what}");
+    }
+    let odd = [plain(), numeric(2, 5), field(8, b"?")].concat();
+    let odd = LoosePayerEnvelope::read(&paid(&odd).into()).expect("it is read loosely");
+    assert!(!odd.is_newer(), "topic and payload are known");
+}
+
 #[test]
 fn what_no_decoder_reads_is_not_read_loosely_either() {
     for (what, client) in [

@@ -12,7 +12,7 @@ use hawser_proto::{
     Address, Bytes, Digest, GroupId, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX,
 };
 
-use crate::fees::{Charged, RateTable, WrongFeeError, is_free};
+use crate::fees::{Charged, PicoDollarPrice, RateTable, WrongFeeError, is_free};
 use crate::retention::{check_expiry, check_retention_in};
 use crate::violation::Violation;
 
@@ -263,8 +263,8 @@ pub fn check_statement(
     check_expiry(statement.originator_ns(), envelope.retention_days(), statement.expiry_unix_s())
 }
 
-/// The terms on which a payer owes for an envelope that does not decode here, and may elsewhere. All of them stand
-/// outside of the payload.
+/// The terms of a payer for an envelope that does not decode here, and may elsewhere. All of them stand outside of the
+/// payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OddTerms {
     /// The account that the payer's signature recovers to.
@@ -275,12 +275,24 @@ pub struct OddTerms {
     pub size_bytes: u64,
     /// The retention in days.
     pub retention_days: u32,
+    /// True if this version does not know the payload or the topic's kind, and so not whether the topic is free.
+    pub is_newer: bool,
 }
 
-/// Returns the terms of a payer envelope which does not decode here, if software that reads odd fields differently may
-/// have taken it from a payer ([`LoosePayerEnvelope`]). The node that put it in order then did nothing wrong: the payer
-/// has signed these very bytes for it, with a retention that all nodes accept. So the payer owes for it, in the strand
-/// of a node.
+impl OddTerms {
+    /// Returns true if the payer owes for the envelope, in the strand of a node. `stated` is the sum of the fees in its
+    /// statement. For a payload or a kind that this version does not know they alone tell whether it is free: a node
+    /// states none for what is.
+    #[must_use]
+    pub fn are_owed(&self, stated: PicoDollarPrice) -> bool {
+        !self.is_newer || stated.0 > 0
+    }
+}
+
+/// Returns the terms of a payer envelope which does not decode here, if software that reads odd fields differently, or
+/// has a newer schema, may have taken it from a payer ([`LoosePayerEnvelope`]). The node that put it in order then did
+/// nothing wrong: the payer has signed these very bytes for it, with a retention that all nodes accept. So the payer
+/// [may owe](OddTerms::are_owed) for it.
 ///
 /// Costs one signature recovery.
 #[must_use]
@@ -293,7 +305,8 @@ pub fn odd_terms(originator: OriginatorId, payer_envelope: &Bytes) -> Option<Odd
     let signature = Signature::from_bytes(read.signature_bytes()?).ok()?;
     let digest = read.digest();
     let payer = signature.recover(digest).ok()?.address();
-    Some(OddTerms { payer, digest, size_bytes: payer_envelope.len() as u64, retention_days })
+    let (size_bytes, is_newer) = (payer_envelope.len() as u64, read.is_newer());
+    Some(OddTerms { payer, digest, size_bytes, retention_days, is_newer })
 }
 
 /// Returns true if an envelope that does not decode here may have been read elsewhere, as [`odd_terms`] finds it.

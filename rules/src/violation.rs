@@ -45,7 +45,8 @@ impl RuleNumber {
     }
 
     /// Returns true if some envelopes with this mark are booked: those of [`Self::is_booked`], and some of those that
-    /// do not decode here but may decode elsewhere. Their bytes decide ([`odd_terms`](crate::odd_terms)).
+    /// do not decode here but may decode elsewhere. Their bytes decide ([`odd_terms`](crate::odd_terms),
+    /// [`are_owed`](crate::OddTerms::are_owed)).
     #[must_use]
     pub fn may_be_booked(self) -> bool {
         self.is_booked() || self == Self::UNDECODABLE

@@ -53,7 +53,7 @@ fn unmark_prices(db: &DB) -> Result<(), OpenError> {
 }
 
 impl Store {
-    /// Takes over the tallies of versions 2 and 3 if they are those of version 4: if the folder has no mark with which
+    /// Takes over the tallies of versions 2 to 4 if they are those of version 5: if the folder has no mark with which
     /// an envelope may be booked since then. Otherwise they stay stale, as those of any other version.
     /// `is_booked_since` gets the version, and returns true for these marks. Marks are few, so this costs less than a
     /// rebuild of every folder.
@@ -74,7 +74,7 @@ impl Store {
             return Ok(());
         }
         let [first, others @ ..] = ProjectionSet::TALLIES;
-        let Some(version @ 2..=3) = meta::projection_version(db, first)? else { return Ok(()) };
+        let Some(version @ 2..=4) = meta::projection_version(db, first)? else { return Ok(()) };
         for tally in others {
             if meta::projection_version(db, tally)? != Some(version) {
                 return Ok(());

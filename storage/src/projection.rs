@@ -62,9 +62,9 @@ impl Projection {
     pub(crate) fn version(self) -> u32 {
         match self {
             // 2: amounts by this node's own calculation, and the span of each minute. 3: envelopes that break a
-            // rule and are still owed are booked. 4: also those that only other software decodes.
-            // `Store::keep_tallies` takes over rows of versions 2 and 3 that are equal.
-            Self::Congestion | Self::Usage | Self::UsageByPayer => 4,
+            // rule and are still owed are booked. 4: also those that only other software decodes. 5: also those of a
+            // newer schema. `Store::keep_tallies` takes over rows of versions 2 to 4 that are equal.
+            Self::Congestion | Self::Usage | Self::UsageByPayer => 5,
             Self::Expiry | Self::Inbox | Self::Receipt | Self::Topic => 1,
         }
     }

@@ -137,8 +137,8 @@ class Exhibit:
             return None
 
     def is_read_elsewhere(self):
-        """Tells whether software may have accepted the payer layers that passes over fields of an unexpected form."""
-        client, signature, target, days, topic, arm = b"", None, 0, 0, None, None
+        """Tells whether software may have accepted the payer layers that passes over odd fields or knows newer ones."""
+        client, signature, target, days, topic, arm, has_newer = b"", None, 0, 0, None, None, False
         try:
             for number, wire, value in each_field(self.paid):
                 if (number, wire) == (1, 2):
@@ -156,12 +156,15 @@ class Exhibit:
                     topic = ([topic] + inner)[-1]
                 elif wire == 2 and number in KINDS:
                     arm = number
+                has_newer = has_newer or wire == 2 and number not in (1, *KINDS)
         except Refused:
             return False
-        has_topic = topic is not None and len(topic) > 1 and arm in (2, 3, 4) and topic[0] == KINDS[arm]
+        if topic is None or len(topic) < 2:
+            return False
+        is_known = arm is not None and topic[0] < 6
+        is_whole = arm in (2, 3, 4) and topic[0] == KINDS[arm] if is_known else arm is not None or has_newer
         is_for_it = target == self.node and is_retention(days) and signature is not None
-        return has_topic and is_for_it and signer(signature, payer_digest(target, client)) is not None
-
+        return is_whole and is_for_it and signer(signature, payer_digest(target, client)) is not None
 
     def is_taken_elsewhere(self):
         """Tells whether software may have accepted the envelope that checks less than the rules."""

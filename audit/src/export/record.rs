@@ -38,8 +38,7 @@ pub(super) enum RecordKind {
 struct StatedFacts {
     originator_ns: Option<i64>,
     statement: Option<UnsignedOriginatorEnvelope>,
-    /// The statement around layers that do not decode, and the terms on which their payer owes for it: other nodes may
-    /// have read them.
+    /// The statement around layers that do not decode, and their payer's terms: other nodes may have read them.
     odd: Option<(OpenedStatement, OddTerms)>,
     is_signed: bool,
     /// The payer's account, as text.
@@ -259,7 +258,7 @@ fn envelope(
                 (LogColumn::RetentionDays, Value::Int(i64::from(terms.retention_days))),
             ];
             set(&mut values, odd);
-            true
+            terms.are_owed(statement.base_fee().plus(statement.congestion_fee()))
         }
         (None, None) => false,
     };

@@ -187,5 +187,5 @@ fn what_only_other_software_decodes_is_charged_in_each_table_and_has_no_topic() 
         assert_eq!(*topic == Value::Null, is_odd, "{topic:?}");
         odd_rows += usize::from(is_odd);
     }
-    assert_eq!(odd_rows, 6);
+    assert_eq!(odd_rows, 7);
 }

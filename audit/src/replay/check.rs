@@ -374,16 +374,19 @@ impl Checker {
         }
     }
 
-    /// Adds the payer, the charge and the count of an envelope whose layers do not decode here, if its payer owes for
-    /// it: other nodes may have read it, so its mark proves nothing. A node charges nothing in an absence.
+    /// Adds the payer of an envelope whose layers do not decode here, if other nodes may have read it: its mark then
+    /// proves nothing. Adds the charge and the count, too, if the payer owes for it. A node charges nothing in an
+    /// absence.
     fn count_odd(&self, signed: &mut Signed, statement: Bytes) {
         let Ok(statement) = OpenedStatement::read(statement) else { return };
         let terms = odd_terms(self.originator, statement.payer_envelope_bytes());
-        let Some(OddTerms { payer, digest, size_bytes, retention_days }) = terms else { return };
+        let Some(terms) = terms else { return };
         let stated_picodollars = statement.base_fee().plus(statement.congestion_fee());
+        let is_owed = terms.are_owed(stated_picodollars);
+        let OddTerms { payer, digest, size_bytes, retention_days, .. } = terms;
         signed.is_unproven = true;
         signed.payer = Some(payer);
-        if matches!(signed.violation, Some(Violation::Absent)) {
+        if !is_owed || matches!(signed.violation, Some(Violation::Absent)) {
             return;
         }
         signed.payer_digest = Some(digest);

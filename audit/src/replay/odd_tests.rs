@@ -1,4 +1,4 @@
-//! Envelopes that only other software decodes: a replay books them as nodes of both kinds do.
+//! Envelopes that only other software or a newer version decodes: a replay books them as all nodes do.
 
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -14,9 +14,9 @@ use super::*;
 const FIRST: u64 = 5;
 const DAYS: u32 = 30;
 
-/// Returns fields that xmtpd passes over and this program refuses, each with one of the same length that both pass
-/// over, and with its position: before (0) or behind (1) the fields of the client envelope, or behind those of the
-/// payer envelope (2).
+/// Returns fields that xmtpd passes over or a newer version knows, and this program refuses. Beside each stands one of
+/// the same length that all pass over, and its position: before (0) or behind (1) the fields of the client envelope, or
+/// behind those of the payer envelope (2).
 fn fields() -> Vec<(usize, Vec<u8>, Vec<u8>)> {
     let numbered = |position: usize, odd: &[u8]| {
         let mut plain = odd.to_vec();
@@ -28,10 +28,11 @@ fn fields() -> Vec<(usize, Vec<u8>, Vec<u8>)> {
     // An identity update of a byte more than is decoded, which the payload behind it replaces.
     let update: Vec<u8> = [&[0x2a, 0x81, 0x80, 0x10][..], &[0; 256 * 1024 + 1]].concat();
     vec![
-        numbered(1, &[0x10, 5]),          // a payload that is a number
-        numbered(1, &[0x0a, 2, 0x10, 5]), // a topic that is one
-        numbered(2, &[0x08, 5]),          // a client envelope that is one
-        numbered(2, b"\x1a\x03100"),      // a target that is a text
+        numbered(1, &[0x10, 5]),                // a payload that is a number
+        numbered(1, &[0x0a, 2, 0x10, 5]),       // a topic that is one
+        numbered(1, &[0x0a, 4, 0x12, 2, 6, 1]), // a topic of a newer kind, which replaces the other
+        numbered(2, &[0x08, 5]),                // a client envelope that is one
+        numbered(2, b"\x1a\x03100"),            // a target that is a text
         (1, groups, text),
         numbered(0, &update),
     ]
@@ -108,6 +109,26 @@ fn what_no_software_takes_from_a_payer_is_not_booked() {
     assert_eq!(booked(|payer| payer.target_originator = 200), all - 1);
     assert_eq!(booked(|payer| payer.message_retention_days = 1), all - 1);
     assert_eq!(booked(|payer| payer.payer_signature = None), all - 1);
+}
+
+/// The stated fees tell whether an unknown kind is free. Its envelope is no fault in either case.
+#[test]
+fn what_a_newer_schema_has_for_free_is_not_booked() {
+    let [_, odd] = logs();
+    let [paid, free, known] = [(6, 1), (6, 0), (1, 0)].map(|(kind, base_fee)| {
+        // A topic that is a number, and one of this kind: the latter counts.
+        let field = [0x0a, 6, 0x10, 5, 0x12, 2, kind, 1];
+        let mut made = with_field(FIRST, 1, &field);
+        made.statement.base_fee_picodollars = base_fee;
+        let mut log = odd.clone();
+        planted::sign_at(&mut log, FIRST, StoredMark::Invalid(1), &made);
+        let report = replay(&log, &settings());
+        let mut found = named(&report);
+        found.retain(|(kind, ..)| *kind == FaultKind::BrokenRule);
+        assert_eq!(found, []);
+        report.strands[0].figures.payers.values().map(|it| it.messages).sum::<u64>()
+    });
+    assert_eq!((paid, free, known), (60, 59, 60));
 }
 
 /// Earlier versions kept the mark and the charge of such envelopes also in an absence of their node.

@@ -40,14 +40,15 @@ fn store() -> Store {
 }
 
 /// An envelope of the strand: its payer envelope with its retention and topic, what its time and retention do not
-/// explain in its expiry, and the rule that it breaks.
+/// explain in its expiry, its stated base fee, and the rule that it breaks.
 struct Planned {
     paid: Bytes,
     days: u32,
     topic: Topic,
     late_s: u64,
+    base_fee: u64,
     rule: Option<u8>,
-    /// True if only other software decodes it, and its payer has signed it for this strand.
+    /// True if only other software decodes it, and its payer has signed it for this strand, where it is not free.
     is_odd: bool,
 }
 
@@ -55,18 +56,37 @@ fn planned(rule: Option<u8>, client: Bytes, target: OriginatorId, days: u32) -> 
     let topic = ClientEnvelope::parse(client.clone()).unwrap().topic().clone();
     let paid = PayerEnvelope::sign(client, target, days, &payer(0)).encode_to_vec().into();
     let late_s = if rule == Some(9) { 2 * DAY_S } else { 0 };
-    Planned { paid, days, topic, late_s, rule, is_odd: false }
+    Planned { paid, days, topic, late_s, base_fee: 1, rule, is_odd: false }
 }
 
 /// Writes a message with fields before and behind those of the client envelope, and behind those of the payer envelope.
 fn undecodable(target: OriginatorId, days: u32, [before, behind, outside]: [&[u8]; 3]) -> Planned {
     let whole = client(&group_topic(1), None, group_payload(frame(1, 1, b"odd")));
-    let signed = [before, &whole[..], behind].concat();
-    let paid = PayerEnvelope::sign(signed.into(), target, days, &payer(0)).encode_to_vec();
+    undecodable_client(target, days, &[before, &whole[..], behind].concat(), outside)
+}
+
+/// Wraps a client envelope, with fields behind those of the payer envelope.
+fn undecodable_client(target: OriginatorId, days: u32, client: &[u8], outside: &[u8]) -> Planned {
+    let signed = Bytes::copy_from_slice(client);
+    let paid = PayerEnvelope::sign(signed, target, days, &payer(0)).encode_to_vec();
     let paid: Bytes = [&paid[..], outside].concat().into();
     assert!(PayerEnvelope::parse(paid.clone()).is_err(), "this program does not decode it");
     let is_odd = target == SOURCE && days == 60;
-    Planned { paid, days, topic: group_topic(1), late_s: 0, rule: Some(1), is_odd }
+    Planned { paid, days, topic: group_topic(1), late_s: 0, base_fee: 1, rule: Some(1), is_odd }
+}
+
+/// Envelopes that a newer version decodes: a payload with the number 8, a topic of the kind 6, or both. The first one
+/// of a kind that is free there, and one that was signed for another node, are not booked.
+fn newer() -> Vec<Planned> {
+    let of = |client: &[u8]| undecodable_client(SOURCE, 60, client, &[]);
+    let both: &[u8] = &[0x0a, 4, 0x12, 2, 6, 1, 0x42, 1, b'?'];
+    vec![
+        Planned { base_fee: 0, is_odd: false, ..of(both) },
+        undecodable_client(OTHER, 60, both, &[]),
+        of(both),
+        of(&[0x0a, 4, 0x12, 2, 0, 1, 0x42, 1, b'?']),
+        of(&[0x0a, 4, 0x12, 2, 6, 1, 0x12, 0]),
+    ]
 }
 
 /// Envelopes that xmtpd decodes and this program does not, and two that xmtpd refuses to sign.
@@ -120,6 +140,7 @@ fn plan() -> Vec<Planned> {
         planned(Some(4), to(&reserved, message("free")), SOURCE, 60),
     ];
     plan.append(&mut odd());
+    plan.append(&mut newer());
     plan.push(planned(None, group(message("last")), SOURCE, 60));
     plan
 }
@@ -143,7 +164,7 @@ fn strand() -> Vec<Bytes> {
             originator_node_id: SOURCE.0,
             originator_sequence_id: sequence,
             originator_ns: ns,
-            base_fee_picodollars: 1,
+            base_fee_picodollars: it.base_fee,
             congestion_fee_picodollars: 0,
             expiry_unixtime: now_s + u64::from(it.days) * DAY_S + it.late_s,
             payer_envelope_bytes: it.paid.clone(),
@@ -228,7 +249,7 @@ async fn what_a_payer_has_signed_is_booked_whatever_readers_get() {
     at_once.wait_for(SOURCE, count).await;
     let first = books(at_once.engine().store());
     assert_eq!(first.0, expected(|_| false));
-    assert_eq!(first.0.0, 16, "two valid ones, and fourteen with marks");
+    assert_eq!(first.0.0, 19, "two valid ones, and seventeen with marks");
     assert_eq!(first.1, marks);
     assert_read(&at_once, &[1, count]);
     at_once.stop().await;

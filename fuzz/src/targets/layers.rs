@@ -33,6 +33,7 @@ fn run(input: &[u8]) {
         let is_read = is_ordered_by_nodes && envelope.client().topic().kind() == kind;
         assert_eq!(loose.is_some(), is_read, "what is read strictly is read loosely, too");
         if let Some(loose) = loose {
+            assert!(!loose.is_newer(), "what is read strictly is of this schema");
             assert_eq!(loose.digest(), envelope.digest());
             assert_eq!(loose.signature_bytes(), envelope.signature_bytes());
             assert_eq!(

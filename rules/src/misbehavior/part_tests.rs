@@ -227,6 +227,33 @@ fn a_message_that_other_software_reads_to_its_content_type_is_a_claim() {
     }
 }
 
+/// At the next extension of the schema an honest node of a newer version signs what this version does not know.
+#[test]
+fn what_only_a_newer_schema_has_is_a_claim_and_what_is_wrong_in_each_is_proven() {
+    let of = |topic: &[u8], payload: &[u8], target: u32| {
+        let len = u8::try_from(topic.len()).unwrap();
+        let client = [&[0x0a, len + 2, 0x12, len][..], topic, payload].concat();
+        let payer = PayerEnvelope::sign(client.into(), OriginatorId(target), 30, &key(9));
+        let payer_envelope_bytes = payer.encode_to_vec().into();
+        let statement = draft(7, NOW).statement();
+        of_payload(&env::UnsignedOriginatorEnvelope { payer_envelope_bytes, ..statement })
+    };
+    // A welcome, and a payload with the number 8.
+    let (known, newer): (&[u8], &[u8]) = (&[0x1a, 0], &[0x42, 1, b'?']);
+    let claim = (Claim, "odd_encoding", 1);
+    assert_eq!(of(&[1, 9], newer, 100), claim);
+    assert_eq!(of(&[6, 9], newer, 100), claim);
+    assert_eq!(of(&[6, 9], known, 100), claim);
+    let proven = |rule: i128| (Proven, "rule_broken", rule);
+    assert_eq!(of(&[6, 9], newer, 200), proven(1), "the payer has asked another node");
+    assert_eq!(of(&[6, 9], &[], 100), proven(1), "no payload");
+    assert_eq!(of(&[6], newer, 100), proven(1), "a topic of one byte");
+    assert_eq!(of(&[6, 9], &[0x42, 2, b'?'], 100), proven(1), "cut off");
+    assert_eq!(of(&[0, 9], known, 100), proven(4), "another kind");
+    let both = [known, &[0x12, 0]].concat();
+    assert_eq!(of(&[1, 9], &both, 100), proven(4), "the last of two counts");
+}
+
 /// Builds of the reference implementation without a C library ignore a bit of the recovery id.
 #[test]
 fn a_recovery_id_that_some_builds_take_is_a_claim() {

@@ -135,7 +135,8 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
 }
 
 /// Returns the finding that an envelope breaks a rule by its bytes. An envelope that does not decode here, but may
-/// decode elsewhere, proves nothing: its signer may run other software, and any payer can write such an envelope.
+/// decode elsewhere, proves nothing: its signer may run other software or a newer version, and any payer can write such
+/// an envelope.
 fn broken(violation: &Violation, exhibit: &Exhibit) -> PayloadFinding {
     let fact = fact_of(violation, exhibit);
     let payer_envelope = &exhibit.fields.payer_envelope_bytes;
