@@ -2,10 +2,10 @@
 
 mod live;
 mod memory;
+mod table;
 
+use std::collections::BTreeMap;
 use std::collections::btree_map;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::read::limits::BatchLimits;
 use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
-use crate::read::tables;
+use table::{TopicTable, topic_of};
 
 /// Everything that a stream of topics still owes its reader.
 ///
@@ -38,7 +38,7 @@ use crate::read::tables;
 pub(crate) struct TopicFeed {
     cursors: Cursors,
     /// Topics that are live or become so, and those of history that is being read.
-    topics: HashMap<Topic, TopicState>,
+    topics: TopicTable,
     /// The number of topics of history among them.
     history: usize,
     /// True if the reader learns which topics of a wave are live.
@@ -117,7 +117,7 @@ impl TopicFeed {
     fn empty(cursors: Cursors) -> Self {
         Self {
             cursors,
-            topics: HashMap::new(),
+            topics: TopicTable::default(),
             history: 0,
             names_topics: false,
             catch_ups: BTreeMap::new(),
@@ -138,10 +138,9 @@ impl TopicFeed {
     }
 
     /// Returns the topics of the stream, without topics that are read for their history only.
-    pub(crate) fn topics(&self) -> impl Iterator<Item = &Topic> {
-        let is_live =
-            |(topic, state): (_, &TopicState)| (!self.is_of_history(state)).then_some(topic);
-        self.topics.iter().filter_map(is_live)
+    pub(crate) fn topics(&self) -> impl Iterator<Item = Topic> {
+        let live = self.topics.iter().filter(|(_, state)| !self.is_of_history(state));
+        live.map(|(name, _)| topic_of(Bytes::copy_from_slice(name)))
     }
 
     /// Returns the number of [`topics`](Self::topics).
@@ -210,9 +209,8 @@ impl TopicFeed {
     /// Adds a topic to a wave that has begun, unless it is in the stream.
     pub(crate) fn add_to(&mut self, id: CatchUpId, topic: Topic, floor: Arc<Cursor>) {
         let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
-        if let Entry::Vacant(entry) = self.topics.entry(topic.clone()) {
-            let commits = LastCommit::at(floor.get(OriginatorId::GROUP_MESSAGES));
-            entry.insert(TopicState { floor, commits, catch_up: Some(id) });
+        let commits = LastCommit::at(floor.get(OriginatorId::GROUP_MESSAGES));
+        if self.topics.insert(&topic, TopicState { floor, commits, catch_up: Some(id) }) {
             catch_up.topics.push(topic);
             self.history += usize::from(matches!(catch_up.cause, CatchUpCause::History(_)));
         }
@@ -238,9 +236,7 @@ impl TopicFeed {
             self.holds.take(Some(topic));
             self.released.remove(topic);
         }
-        let was_there = self.topics.remove(topic).is_some();
-        tables::shrink(&mut self.topics);
-        was_there
+        self.topics.remove(topic)
     }
 
     pub(super) fn skip_to(&mut self, heads: &Arc<Cursor>) {
@@ -249,7 +245,7 @@ impl TopicFeed {
         }
         // A reader without a cursor has what came before by other ways.
         let commits = LastCommit::at(heads.get(OriginatorId::GROUP_MESSAGES));
-        for state in self.topics.values_mut() {
+        for state in self.topics.states_mut() {
             *state = TopicState { floor: Arc::clone(heads), commits, catch_up: None };
         }
     }
@@ -299,11 +295,14 @@ impl TopicFeed {
         let shared = (self.cursors == Cursors::Shared).then(|| self.holds.take(None));
         let planned: Vec<PlanTopic> = topics
             .iter()
-            .map(|topic| PlanTopic {
-                topic: topic.clone(),
-                from: Arc::clone(&self.topics[topic].floor),
-                resume: shared.clone().unwrap_or_else(|| self.holds.take(Some(topic))),
-                commits: Some(self.topics[topic].commits.place()),
+            .map(|topic| {
+                let state = self.topics.get(topic).expect("the others have just been left out");
+                PlanTopic {
+                    topic: topic.clone(),
+                    from: Arc::clone(&state.floor),
+                    resume: shared.clone().unwrap_or_else(|| self.holds.take(Some(topic))),
+                    commits: Some(state.commits.place()),
+                }
             })
             .collect();
         PagePlan::new(self.cursors, planned, Arc::clone(heads))
@@ -372,7 +371,6 @@ impl TopicFeed {
                 self.history -= 1;
             }
         }
-        tables::shrink(&mut self.topics);
         self.report(catch_up.cause, catch_up.topics);
     }
 
@@ -515,9 +513,8 @@ impl TopicFeed {
     pub(super) fn handle_overflow(&mut self) {
         self.lose_tails();
         self.released.cancel();
-        let live = self.topics.iter().filter(|(_, state)| state.catch_up.is_none());
-        let mut live: Vec<Topic> = live.map(|(topic, _)| topic.clone()).collect();
-        live.sort_unstable(); // so that equal inputs give equal streams
+        // In order, so that equal inputs give equal streams.
+        let live = self.topics.topics(|state| state.catch_up.is_none());
         self.read_again(CatchUpCause::Overflow, live);
     }
 

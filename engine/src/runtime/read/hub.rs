@@ -1,7 +1,6 @@
 //! Routes committed envelopes to the streams that want them.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use super::listener::{ALL_QUEUES_BYTES_MAX, Listener};
 use super::listeners::{Listeners, ListenersInParts};
 use crate::committed::Committed;
 use crate::read::backlog::Audience;
+use crate::read::dense_table::DenseTable;
 use crate::read::feed::Interest;
 use crate::read::limits::BatchLimits;
 use crate::read::tables;
@@ -89,7 +89,7 @@ impl Default for HubState {
 /// Invariant: a topic is in at most one of the two tables.
 #[derive(Debug, Default)]
 struct TopicListeners {
-    alone: HashMap<TopicKey, Arc<Listener>>,
+    alone: DenseTable<(TopicKey, Arc<Listener>)>,
     together: HashMap<TopicKey, Listeners>,
 }
 
@@ -99,39 +99,42 @@ impl TopicListeners {
         if let Some(listeners) = self.together.get_mut(&topic) {
             return listeners.join(listener);
         }
-        match self.alone.entry(topic) {
-            Entry::Vacant(entry) => _ = entry.insert(Arc::clone(listener)),
-            Entry::Occupied(entry) if Arc::ptr_eq(entry.get(), listener) => {}
-            Entry::Occupied(entry) => {
-                let mut listeners = Listeners::default();
-                listeners.join(&entry.remove());
-                listeners.join(listener);
-                self.together.insert(topic, listeners);
-            }
+        let Some((_, there)) = self.alone.find(topic.0, |(key, _)| *key == topic) else {
+            let registration = (topic, Arc::clone(listener));
+            return self.alone.insert(topic.0, registration, |(key, _)| key.0);
+        };
+        if Arc::ptr_eq(there, listener) {
+            return;
         }
-        tables::shrink(&mut self.alone);
+        let mut listeners = Listeners::default();
+        listeners.join(there);
+        listeners.join(listener);
+        self.together.insert(topic, listeners);
+        self.alone.remove(topic.0, |(key, _)| *key == topic);
     }
 
     /// Removes a listener from those of a topic, if it is there.
     fn leave(&mut self, topic: TopicKey, listener: &Arc<Listener>) {
-        match self.alone.entry(topic) {
-            Entry::Occupied(entry) if Arc::ptr_eq(entry.get(), listener) => _ = entry.remove(),
-            Entry::Occupied(_) => {}
-            Entry::Vacant(_) => leave(&mut self.together, &topic, listener),
+        let removed = self
+            .alone
+            .remove(topic.0, |(key, alone)| *key == topic && Arc::ptr_eq(alone, listener));
+        if removed.is_none() {
+            leave(&mut self.together, &topic, listener);
         }
-        tables::shrink(&mut self.alone);
     }
 
     /// Returns the listeners of a topic, in no order.
     fn of(&self, topic: TopicKey) -> impl Iterator<Item = &Arc<Listener>> {
-        let alone = self.alone.get(&topic);
+        let alone = self.alone.find(topic.0, |(key, _)| *key == topic);
+        let alone = alone.map(|(_, listener)| listener);
         let together = if alone.is_none() { self.together.get(&topic) } else { None };
         alone.into_iter().chain(together.into_iter().flat_map(Listeners::iter))
     }
 
     /// Returns the listeners of all topics.
     fn iter(&self) -> impl Iterator<Item = &Arc<Listener>> {
-        self.alone.values().chain(self.together.values().flat_map(Listeners::iter))
+        let alone = self.alone.iter().map(|(_, listener)| listener);
+        alone.chain(self.together.values().flat_map(Listeners::iter))
     }
 }
 
@@ -352,6 +355,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::feed::TopicFeed;
     use crate::read::queue::PopOutcome;
 
     fn topic(name: u8) -> Topic {
@@ -504,15 +508,20 @@ mod tests {
         for listener in [&one, &other] {
             names().for_each(|name| topics.join(name, listener));
         }
-        assert!(topics.alone.capacity() < 100 && topics.together.capacity() >= 20_000);
+        assert!(topics.alone.held_bytes() == 0 && topics.together.capacity() >= 20_000);
         for listener in [&one, &other] {
             names().for_each(|name| topics.leave(name, listener));
         }
         assert!(topics.together.capacity() < 100);
         names().for_each(|name| topics.join(name, &one));
-        assert!(topics.alone.capacity() >= 20_000);
+        let held = topics.alone.held_bytes();
+        let charged = |topics: usize| topics * TopicFeed::REGISTRATION_BYTES;
+        assert!((20_000 * 16..charged(20_000)).contains(&held), "{held}");
+        // A stream is charged as much for each of its topics while others have left, too.
+        names().step_by(2).for_each(|name| topics.leave(name, &one));
+        assert!(topics.alone.held_bytes() <= charged(10_000));
         names().for_each(|name| topics.leave(name, &one));
-        assert!(topics.alone.capacity() < 100);
+        assert_eq!(topics.alone.held_bytes(), 0);
     }
 
     #[test]

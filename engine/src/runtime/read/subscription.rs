@@ -279,6 +279,13 @@ impl Subscription {
         TopicFeed::topic_bytes(name_len)
     }
 
+    /// Returns the part of [`topic_bytes`](Self::topic_bytes) for a name of unusual length that lasts as long as the
+    /// topic, in bytes. [`topics_bytes`](Self::topics_bytes) leaves it out.
+    #[must_use]
+    pub fn long_name_bytes(name_len: usize) -> usize {
+        TopicFeed::long_name_bytes(name_len)
+    }
+
     /// Returns the most memory that one more cursor takes, in bytes. Topics may share a cursor. A cursor that
     /// is ahead of `heads` grows when it is merged with later heads.
     #[must_use]
