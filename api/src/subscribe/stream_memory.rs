@@ -123,7 +123,8 @@ impl HeldBytes {
             self.lasting = 0;
         }
         let read_bytes: usize = self.waves.values().map(|wave| wave.read_bytes).sum();
-        self.used = STREAM_BYTES + topics_bytes + self.lasting + read_bytes;
+        let cursors_bytes = stream.live_cursors_bytes();
+        self.used = STREAM_BYTES + topics_bytes + cursors_bytes + self.lasting + read_bytes;
         self.take(0)?;
         let spare_bytes = self.taken - self.used;
         // A stream whose topics are all live may stay as it is for hours.

@@ -1,6 +1,7 @@
 //! Streams by topic: a changeable set of topics, each on the disk lane or on the live lane.
 
 mod live;
+mod live_floors;
 mod memory;
 mod table;
 
@@ -23,6 +24,7 @@ use crate::read::limits::BatchLimits;
 use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
+use live_floors::LiveFloors;
 use table::{TopicTable, topic_of};
 
 /// Everything that a stream of topics still owes its reader.
@@ -41,6 +43,7 @@ pub(crate) struct TopicFeed {
     topics: TopicTable,
     /// The number of topics of history among them.
     history: usize,
+    live_floors: LiveFloors,
     /// True if the reader learns which topics of a wave are live.
     names_topics: bool,
     catch_ups: BTreeMap<CatchUpId, TopicCatchUp>,
@@ -119,6 +122,7 @@ impl TopicFeed {
             cursors,
             topics: TopicTable::default(),
             history: 0,
+            live_floors: LiveFloors::default(),
             names_topics: false,
             catch_ups: BTreeMap::new(),
             holds: Holds::default(),
@@ -236,7 +240,11 @@ impl TopicFeed {
             self.holds.take(Some(topic));
             self.released.remove(topic);
         }
-        self.topics.remove(topic)
+        let was_there = self.topics.remove(topic);
+        if self.topics.len() == 0 {
+            self.live_floors = LiveFloors::default();
+        }
+        was_there
     }
 
     pub(super) fn skip_to(&mut self, heads: &Arc<Cursor>) {
@@ -348,6 +356,7 @@ impl TopicFeed {
                 state.floor = merger.merge(&state.floor);
             }
         }
+        self.live_floors.add(plan.ceiling());
         for (lane, hold) in holds_of(self.cursors, plan) {
             if lane.0.as_ref().is_none_or(|topic| self.is_in(topic, id)) {
                 self.holds.insert(lane, hold);

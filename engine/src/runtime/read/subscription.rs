@@ -299,6 +299,13 @@ impl Subscription {
         self.users = Some(Box::new(charge));
     }
 
+    /// Returns the memory of cursors that this stream keeps besides those of topics that are ahead of this node, in
+    /// bytes: each wave brings its topics to the heads, with an entry for each strand.
+    #[must_use]
+    pub fn live_cursors_bytes(&self) -> usize {
+        self.topics().map_or(0, TopicFeed::live_cursors_bytes)
+    }
+
     /// Returns the memory that this stream holds for topics with usual names, in bytes, besides cursors.
     #[must_use]
     pub fn topics_bytes(&self) -> usize {

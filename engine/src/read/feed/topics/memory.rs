@@ -56,6 +56,13 @@ impl TopicFeed {
         catch_ups.map(|catch_up| catch_up.topics.len() * READ_TOPIC_BYTES).sum()
     }
 
+    /// Returns the memory of the cursors that waves have brought their topics to, and of those of the stream itself. An
+    /// estimate, for a stream that changes too often to have its topics looked at. Cursors that are ahead of the heads
+    /// are not among them.
+    pub(crate) fn live_cursors_bytes(&self) -> usize {
+        self.live_floors.bytes() + self.popped.entries_bytes() + self.ahead.entries_bytes()
+    }
+
     /// Returns the most memory that a cursor with these entries takes. One that is ahead of `heads` is merged with
     /// those of a later time, and kept.
     pub(crate) fn cursor_bytes(entries: impl Iterator<Item = EnvelopeId>, heads: &Cursor) -> usize {
@@ -76,11 +83,16 @@ impl TopicFeed {
         let mut counted = HashSet::new();
         let floors = self.topics.iter().map(|(_, state)| &state.floor);
         let cursors = floors.filter(|floor| counted.insert(Arc::as_ptr(floor)));
-        let cursors_bytes: usize = cursors.map(|floor| CURSOR_BYTES + floor.entries_bytes()).sum();
+        let cursors_bytes: usize = cursors.map(|floor| cursor_bytes(floor)).sum();
         let own_bytes = self.popped.entries_bytes() + self.ahead.entries_bytes();
         let names_bytes = self.topics.long_names_bytes() + read_names_bytes;
         self.topics_bytes() + names_bytes + cursors_bytes + own_bytes
     }
+}
+
+/// Returns the memory that a cursor takes.
+pub(super) fn cursor_bytes(cursor: &Cursor) -> usize {
+    CURSOR_BYTES + cursor.entries_bytes()
 }
 
 #[cfg(test)]
