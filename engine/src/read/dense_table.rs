@@ -37,9 +37,14 @@ impl<T> DenseTable<T> {
         self.room * size_of::<T>() + self.lists.capacity() * size_of::<Vec<T>>()
     }
 
+    /// Returns the list with all entries of this hash, and some of other ones.
+    pub(crate) fn list(&self, hash: u64) -> &[T] {
+        self.lists.get(place(hash, self.lists.len())).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Returns the entry with this hash for which `is_it` returns true.
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&T> {
-        self.lists.get(place(hash, self.lists.len()))?.iter().find(|entry| is_it(entry))
+        self.list(hash).iter().find(|entry| is_it(entry))
     }
 
     /// Returns the entry with this hash for which `is_it` returns true.
