@@ -63,9 +63,8 @@ const REFUSED_EARLIER_DIVISOR: usize = 64;
 /// Further part of the limit, as a divisor, that has to stay free after memory is lent. New requests use it up before
 /// any connection has to be closed. A guess.
 const LENT_LEAVES_DIVISOR: usize = 16;
-/// Parts of the limit, as divisors. Connections of a site that holds the first part may always be closed, those of a
-/// site below the second never. In between they may be closed if the site holds twice as much as counts for the asking
-/// address. Guesses.
+/// Parts of the limit, as divisors. Connections of a site that holds the first part may always be closed, those of a site below
+/// the second never. In between they may be closed if the site holds twice as much as counts for the asking address. Guesses.
 const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
 /// Part of the limit, as a divisor: the addresses of a site that hold less on average count together. Then at most as
 /// many addresses of a site count apart as the owner of an IPv4 /24 has.
@@ -450,6 +449,12 @@ impl ConnectionShare {
     pub(crate) fn keep(&self, bytes: usize) {
         self.kept_bytes.fetch_add(bytes, Relaxed);
         self.take_anyway(bytes);
+    }
+
+    /// Gives back `bytes` of those that stay: calls are charged for them now.
+    pub(crate) fn keep_no_more(&self, bytes: usize) {
+        self.kept_bytes.fetch_sub(bytes, Relaxed);
+        self.give_back(bytes);
     }
 
     pub(crate) fn give_back(&self, bytes: usize) {

@@ -29,6 +29,8 @@ const HEADER_BYTES: usize = 32;
 /// with the heads: 1.3 KiB for each of 750,000. Three times that covers the memory that the allocator keeps of
 /// connections that are closed meanwhile: with twice, a node grew by up to 570 MiB where callers may hold 288 MiB.
 const STREAM_STATE_BYTES: usize = 4096;
+/// States that are charged, and then released, together: each change is one of counters that all cores share. A guess.
+const STATES_AT_ONCE: usize = 8;
 /// The most memory of a head of which frames are to come, in bytes. Calculated for 24 KiB of fields: 385 KiB of fields,
 /// whose names are chosen so that the table grows to seven times their number, and 128 KiB of bytes that end within a
 /// field.
@@ -97,16 +99,21 @@ impl Heads {
         self.charge();
     }
 
-    /// Charges the library's state for the most streams that there were, without those that open answers cover, unless
-    /// it is charged already.
+    /// Charges the library's state for the most streams that there were, without those that open answers cover. So
+    /// streams that were opened at once are charged for it once, as those that were opened one after the other.
     fn charge(&mut self) {
         let Some(connection) = &self.connection else { return };
         connection.writing.frames.streams_are(self.most);
-        let more = self.most.saturating_sub(self.open).saturating_sub(self.charged);
-        if more > 0 {
-            connection.keep(more * STREAM_STATE_BYTES);
-            self.charged += more;
+        let wanted = self.most.saturating_sub(self.open);
+        let charged = wanted.next_multiple_of(STATES_AT_ONCE).min(self.most);
+        if wanted > self.charged {
+            connection.keep((charged - self.charged) * STREAM_STATE_BYTES);
+        } else if self.charged >= wanted + 2 * STATES_AT_ONCE {
+            connection.keep_no_more((self.charged - charged) * STREAM_STATE_BYTES);
+        } else {
+            return;
         }
+        self.charged = charged;
     }
 }
 
@@ -189,6 +196,7 @@ impl UnflushedHeads {
         state.read = 0;
         let (waiting, ended) = (state.unflushed(), std::mem::take(&mut state.ended));
         state.open += waiting.saturating_sub(ended);
+        state.charge();
         state.flushes = state.flushes.wrapping_add(1);
         if std::mem::take(&mut state.own_answers) > 0 {
             let own_bytes = std::mem::take(&mut state.own_bytes);
@@ -389,6 +397,35 @@ mod tests {
         }
         (0..1000).for_each(|_| drop(begun()));
         assert_eq!(budget.used_bytes(), idle + CALLS * STREAM_STATE_BYTES, "one at a time");
+        drop((heads, connection));
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    /// Thousands of clients come back at once: their streams would not fit if each was charged for its state twice.
+    #[test]
+    fn the_state_of_calls_that_arrive_together_is_charged_once_while_they_are_open() {
+        const CALLS: usize = 100;
+        let budget = MemoryBudget::new(1 << 30);
+        let address = Ipv4Addr::LOCALHOST.into();
+        let connection = budget.connection(address, budget.account(None)).unwrap();
+        let heads = UnflushedHeads::new(connection.clone(), 100, &ArrivingHeads::default());
+        let idle = budget.used_bytes();
+        let states = || (budget.used_bytes() - idle) / STREAM_STATE_BYTES;
+        for _ in 0..2 {
+            heads.read(CALLS);
+            assert_eq!(states(), CALLS);
+            let arrived: Vec<_> =
+                (0..CALLS).map(|_| heads.arrived(connection.clone(), 100)).collect();
+            let begin = |head: ArrivedHead| head.answered(&HeaderMap::new());
+            let mut open: Vec<OpenStream> = arrived.into_iter().map(begin).collect();
+            heads.flushed();
+            assert_eq!(budget.used_bytes(), idle, "the charges of the open answers cover it");
+            while open.pop().is_some() {
+                let ended = CALLS - open.len();
+                assert!((ended..ended + STATES_AT_ONCE).contains(&states()), "{ended}");
+            }
+            assert_eq!(budget.used_bytes(), idle + CALLS * STREAM_STATE_BYTES);
+        }
         drop((heads, connection));
         assert_eq!(budget.used_bytes(), 0);
     }

@@ -9,9 +9,8 @@ use hawser_proto::{Cursor, Topic};
 use hawser_serve::{CallCharge, ChangeUnderWay, OverloadedError, UnreadRequests};
 
 /// Memory of the stream itself beside its call: its task, its channel, and its tables. Requests have no buffer between
-/// two of them. Calculated from the types: about 3 KiB. Half of them is in the charges of the call and of its HTTP/2
-/// stream already: a stream that takes no requests was measured to hold that much less than these charges.
-const STREAM_BYTES: usize = 1536;
+/// two of them. Calculated from the types: about 3 KiB.
+const STREAM_BYTES: usize = 3 * 1024;
 /// Memory that is taken in one step, so that not every topic changes the charge. A guess: two dozen topics. With much
 /// more, thousands of small streams would be charged for memory that they do not hold.
 const STEP_BYTES: usize = 4 * 1024;
@@ -34,8 +33,8 @@ pub(super) struct HeldBytes {
 /// A wave that has not caught up.
 #[derive(Debug, Default)]
 struct WaveInFlight {
-    /// Bytes of its cursors, which are freed when it has caught up.
-    cursor_bytes: usize,
+    /// Bytes of its cursors and of the copies of its long names, which are freed when it has caught up.
+    read_bytes: usize,
     /// The change that began it, if other changes of the address may wait for its end.
     change: Option<Arc<ChangeUnderWay>>,
 }
@@ -68,7 +67,7 @@ impl HeldBytes {
 
     /// Begins a wave of a change. The change ends when the wave has ended and its memory is given back.
     pub(super) fn begin(&mut self, wave: u64, change: Option<Arc<ChangeUnderWay>>) {
-        self.waves.insert(wave, WaveInFlight { cursor_bytes: 0, change });
+        self.waves.insert(wave, WaveInFlight { read_bytes: 0, change });
     }
 
     /// Charges the memory of an add, and creates its topic and its cursor. They share no buffer with the request.
@@ -84,15 +83,20 @@ impl HeldBytes {
         heads: &Cursor,
         last: &mut Arc<Cursor>,
     ) -> Result<Option<(Topic, Arc<Cursor>)>, OverloadedError> {
-        let name_bytes = Subscription::topic_bytes(add.topic.len());
-        self.take(name_bytes)?;
-        self.lasting += name_bytes - Subscription::topic_bytes(0);
+        let topic_bytes = Subscription::topic_bytes(add.topic.len());
+        self.take(topic_bytes)?;
+        let long_bytes = Subscription::long_name_bytes(add.topic.len());
+        self.lasting += long_bytes;
+        let copy_bytes = topic_bytes - Subscription::topic_bytes(0) - long_bytes;
+        if copy_bytes > 0 {
+            self.waves.entry(wave).or_default().read_bytes += copy_bytes;
+        }
         let from = add.last_seen.as_ref().map(Cursor::from).unwrap_or_default();
         if **last != from {
             let bytes = Subscription::cursor_bytes(&from, heads);
             self.take(bytes)?;
             if from.iter().all(|id| heads.covers(id)) {
-                self.waves.entry(wave).or_default().cursor_bytes += bytes;
+                self.waves.entry(wave).or_default().read_bytes += bytes;
             } else {
                 self.lasting += bytes;
             }
@@ -118,8 +122,9 @@ impl HeldBytes {
         if topics_bytes == 0 {
             self.lasting = 0;
         }
-        let cursors_bytes: usize = self.waves.values().map(|wave| wave.cursor_bytes).sum();
-        self.used = STREAM_BYTES + topics_bytes + self.lasting + cursors_bytes;
+        let read_bytes: usize = self.waves.values().map(|wave| wave.read_bytes).sum();
+        let cursors_bytes = stream.live_cursors_bytes();
+        self.used = STREAM_BYTES + topics_bytes + cursors_bytes + self.lasting + read_bytes;
         self.take(0)?;
         let spare_bytes = self.taken - self.used;
         // A stream whose topics are all live may stay as it is for hours.

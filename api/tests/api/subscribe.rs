@@ -429,7 +429,7 @@ async fn a_stopping_server_delivers_what_is_committed_and_says_so() {
 
 #[tokio::test]
 async fn streams_take_the_memory_of_their_topics_and_give_it_back() {
-    let budget = |settings: &mut ApiSettings| settings.callers_bytes_max = 16 * 1024 * 1024;
+    let budget = |settings: &mut ApiSettings| settings.callers_bytes_max = 10 * 1024 * 1024;
     let node = node_with(budget, Arc::new(NoPeers)).await;
     let client = node.query().await;
     // Full windows of all of them together exceed the budget.

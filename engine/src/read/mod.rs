@@ -4,7 +4,7 @@
 //!
 //! - `limits` and `rows`: bounds of one answer, and the source of its rows;
 //! - `memory`: the memory that a reader may take for its answers;
-//! - `tables`: hash tables that become smaller again;
+//! - `tables` and `dense_table`: hash tables that become smaller again, and one with little room to spare;
 //! - `page` and `lane`: a page while it is filled, and one originator in one topic;
 //! - `plan`: the next envelopes of some topics, their order, and the ones that have to wait, out of the topic index or
 //!   in the order of the log; and the ones that are not shown;
@@ -24,6 +24,7 @@
 //! See `docs/decisions/0003-reading.md` for the reasons.
 
 pub(crate) mod backlog;
+pub(crate) mod dense_table;
 pub(crate) mod error;
 pub(crate) mod feed;
 mod lane;

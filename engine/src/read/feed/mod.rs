@@ -149,7 +149,7 @@ impl Feed {
     /// Calls `each` with everything that the hub routes to this feed.
     pub(crate) fn for_each_interest(&self, mut each: impl FnMut(Interest)) {
         match self {
-            Self::Topics(feed) => feed.topics().cloned().map(Interest::Topic).for_each(each),
+            Self::Topics(feed) => feed.topics().map(Interest::Topic).for_each(each),
             Self::Log(feed) => match feed.routed() {
                 Some(routed) => routed.iter().copied().map(Interest::Originator).for_each(each),
                 None => each(Interest::Everything),

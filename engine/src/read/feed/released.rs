@@ -217,10 +217,14 @@ impl ReleasedLanes {
     }
 }
 
-/// Returns the lanes that had to wait in a plan.
+/// Returns the lanes that had to wait in a plan. Their names are copies: the names of a plan share one buffer, which a
+/// single lane would keep as long as it waits.
 pub(super) fn holds_of(cursors: Cursors, plan: &PagePlan) -> Vec<(HeldLane, Hold)> {
     let held = plan.held().iter().filter_map(|held| {
-        let topic = |&place: &usize| plan.topics()[place].topic.clone();
+        let topic = |&place: &usize| {
+            let name = Bytes::copy_from_slice(plan.topics()[place].topic.as_bytes());
+            Topic::parse(name).expect("it is the name of a topic")
+        };
         let lane = lane_of(cursors, &topic(held.topics.first()?), held.after.originator);
         let topics = match cursors {
             Cursors::Shared => held.topics.iter().map(topic).collect(),

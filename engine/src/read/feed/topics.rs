@@ -1,11 +1,12 @@
 //! Streams by topic: a changeable set of topics, each on the disk lane or on the live lane.
 
 mod live;
+mod live_floors;
 mod memory;
+mod table;
 
+use std::collections::BTreeMap;
 use std::collections::btree_map;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ use crate::read::limits::BatchLimits;
 use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::{first_unsatisfied, is_awaited};
-use crate::read::tables;
+use live_floors::LiveFloors;
+use table::{TopicTable, topic_of};
 
 /// Everything that a stream of topics still owes its reader.
 ///
@@ -38,9 +40,10 @@ use crate::read::tables;
 pub(crate) struct TopicFeed {
     cursors: Cursors,
     /// Topics that are live or become so, and those of history that is being read.
-    topics: HashMap<Topic, TopicState>,
+    topics: TopicTable,
     /// The number of topics of history among them.
     history: usize,
+    live_floors: LiveFloors,
     /// True if the reader learns which topics of a wave are live.
     names_topics: bool,
     catch_ups: BTreeMap<CatchUpId, TopicCatchUp>,
@@ -117,8 +120,9 @@ impl TopicFeed {
     fn empty(cursors: Cursors) -> Self {
         Self {
             cursors,
-            topics: HashMap::new(),
+            topics: TopicTable::default(),
             history: 0,
+            live_floors: LiveFloors::default(),
             names_topics: false,
             catch_ups: BTreeMap::new(),
             holds: Holds::default(),
@@ -138,10 +142,9 @@ impl TopicFeed {
     }
 
     /// Returns the topics of the stream, without topics that are read for their history only.
-    pub(crate) fn topics(&self) -> impl Iterator<Item = &Topic> {
-        let is_live =
-            |(topic, state): (_, &TopicState)| (!self.is_of_history(state)).then_some(topic);
-        self.topics.iter().filter_map(is_live)
+    pub(crate) fn topics(&self) -> impl Iterator<Item = Topic> {
+        let live = self.topics.iter().filter(|(_, state)| !self.is_of_history(state));
+        live.map(|(name, _)| topic_of(Bytes::copy_from_slice(name)))
     }
 
     /// Returns the number of [`topics`](Self::topics).
@@ -210,9 +213,8 @@ impl TopicFeed {
     /// Adds a topic to a wave that has begun, unless it is in the stream.
     pub(crate) fn add_to(&mut self, id: CatchUpId, topic: Topic, floor: Arc<Cursor>) {
         let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
-        if let Entry::Vacant(entry) = self.topics.entry(topic.clone()) {
-            let commits = LastCommit::at(floor.get(OriginatorId::GROUP_MESSAGES));
-            entry.insert(TopicState { floor, commits, catch_up: Some(id) });
+        let commits = LastCommit::at(floor.get(OriginatorId::GROUP_MESSAGES));
+        if self.topics.insert(&topic, TopicState { floor, commits, catch_up: Some(id) }) {
             catch_up.topics.push(topic);
             self.history += usize::from(matches!(catch_up.cause, CatchUpCause::History(_)));
         }
@@ -238,8 +240,10 @@ impl TopicFeed {
             self.holds.take(Some(topic));
             self.released.remove(topic);
         }
-        let was_there = self.topics.remove(topic).is_some();
-        tables::shrink(&mut self.topics);
+        let was_there = self.topics.remove(topic);
+        if self.topics.len() == 0 {
+            self.live_floors = LiveFloors::default();
+        }
         was_there
     }
 
@@ -249,7 +253,7 @@ impl TopicFeed {
         }
         // A reader without a cursor has what came before by other ways.
         let commits = LastCommit::at(heads.get(OriginatorId::GROUP_MESSAGES));
-        for state in self.topics.values_mut() {
+        for state in self.topics.states_mut() {
             *state = TopicState { floor: Arc::clone(heads), commits, catch_up: None };
         }
     }
@@ -299,11 +303,14 @@ impl TopicFeed {
         let shared = (self.cursors == Cursors::Shared).then(|| self.holds.take(None));
         let planned: Vec<PlanTopic> = topics
             .iter()
-            .map(|topic| PlanTopic {
-                topic: topic.clone(),
-                from: Arc::clone(&self.topics[topic].floor),
-                resume: shared.clone().unwrap_or_else(|| self.holds.take(Some(topic))),
-                commits: Some(self.topics[topic].commits.place()),
+            .map(|topic| {
+                let state = self.topics.get(topic).expect("the others have just been left out");
+                PlanTopic {
+                    topic: topic.clone(),
+                    from: Arc::clone(&state.floor),
+                    resume: shared.clone().unwrap_or_else(|| self.holds.take(Some(topic))),
+                    commits: Some(state.commits.place()),
+                }
             })
             .collect();
         PagePlan::new(self.cursors, planned, Arc::clone(heads))
@@ -349,6 +356,7 @@ impl TopicFeed {
                 state.floor = merger.merge(&state.floor);
             }
         }
+        self.live_floors.add(plan.ceiling());
         for (lane, hold) in holds_of(self.cursors, plan) {
             if lane.0.as_ref().is_none_or(|topic| self.is_in(topic, id)) {
                 self.holds.insert(lane, hold);
@@ -372,7 +380,6 @@ impl TopicFeed {
                 self.history -= 1;
             }
         }
-        tables::shrink(&mut self.topics);
         self.report(catch_up.cause, catch_up.topics);
     }
 
@@ -516,9 +523,8 @@ impl TopicFeed {
     pub(super) fn handle_overflow(&mut self) {
         self.lose_tails();
         self.released.cancel();
-        let live = self.topics.iter().filter(|(_, state)| state.catch_up.is_none());
-        let mut live: Vec<Topic> = live.map(|(topic, _)| topic.clone()).collect();
-        live.sort_unstable(); // so that equal inputs give equal streams
+        // In order, so that equal inputs give equal streams.
+        let live = self.topics.topics(|state| state.catch_up.is_none());
         self.read_again(CatchUpCause::Overflow, live);
     }
 

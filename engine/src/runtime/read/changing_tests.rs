@@ -88,6 +88,23 @@ async fn the_topics_of_a_wave_are_named_in_their_order_without_those_that_left()
     assert!(!stream.has_events());
 }
 
+/// Played by a client that adds a topic at a time at a node whose heads move, which a network of a hundred nodes has.
+#[tokio::test]
+async fn each_wave_leaves_a_cursor_that_counts_until_its_topics_have_left() {
+    let node = Node::new();
+    let mut stream = node.reader.subscribe_changing();
+    for wave in 1..=20_u8 {
+        node.commit_one(id(100, wave.into()), 200, &[]);
+        change(&mut stream, WaveId(wave.into()), &[(topic(wave), Cursor::new())], &[]).await;
+        assert_eq!(caught_up(&mut stream, WaveId(wave.into())).await, []);
+    }
+    let bytes = stream.live_cursors_bytes();
+    assert!(bytes >= 20 * (64 + 16), "{bytes}");
+    let all: Vec<Topic> = (1..=20).map(topic).collect();
+    change(&mut stream, WaveId(99), &[], &all).await;
+    assert_eq!(stream.live_cursors_bytes(), 0);
+}
+
 /// Played by a client that reads nothing, at a node whose operator gives streams little room.
 #[tokio::test]
 async fn the_queue_of_a_stream_holds_what_its_reader_allows_and_the_stream_misses_nothing() {

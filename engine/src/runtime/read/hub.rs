@@ -1,7 +1,6 @@
 //! Routes committed envelopes to the streams that want them.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::listener::{ALL_QUEUES_BYTES_MAX, Listener};
 use super::listeners::{Listeners, ListenersInParts};
+use super::topic_listeners::{TopicKey, TopicListeners};
 use crate::committed::Committed;
 use crate::read::backlog::Audience;
 use crate::read::feed::Interest;
@@ -52,13 +52,6 @@ struct HubState {
     counters: Arc<StreamCounters>,
 }
 
-/// A topic in its part of the table: a hash with a secret key, a quarter of the size of a topic's handle. If two topics
-/// of a part have the same hash, their listeners get the envelopes of both topics, and leave out the envelopes that
-/// they have not asked for. A listener of both topics would lose both when it leaves either. Among a million topics of
-/// one stream the chance of such a pair is one in two thousand million, and no caller can search for a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct TopicKey(u64);
-
 /// Listeners that wait for a chain strand to grow, and how far each strand is.
 #[derive(Debug, Default)]
 struct Awaited {
@@ -80,58 +73,6 @@ impl Default for HubState {
             awaited: Mutex::default(),
             counters: Arc::default(),
         }
-    }
-}
-
-/// The listeners of the topics of one part of the table. Nearly every topic has one listener, so those with more have a
-/// table of their own, and the entry of a topic takes no more than a hash and a pointer.
-///
-/// Invariant: a topic is in at most one of the two tables.
-#[derive(Debug, Default)]
-struct TopicListeners {
-    alone: HashMap<TopicKey, Arc<Listener>>,
-    together: HashMap<TopicKey, Listeners>,
-}
-
-impl TopicListeners {
-    /// Adds a listener to those of a topic, unless it is there.
-    fn join(&mut self, topic: TopicKey, listener: &Arc<Listener>) {
-        if let Some(listeners) = self.together.get_mut(&topic) {
-            return listeners.join(listener);
-        }
-        match self.alone.entry(topic) {
-            Entry::Vacant(entry) => _ = entry.insert(Arc::clone(listener)),
-            Entry::Occupied(entry) if Arc::ptr_eq(entry.get(), listener) => {}
-            Entry::Occupied(entry) => {
-                let mut listeners = Listeners::default();
-                listeners.join(&entry.remove());
-                listeners.join(listener);
-                self.together.insert(topic, listeners);
-            }
-        }
-        tables::shrink(&mut self.alone);
-    }
-
-    /// Removes a listener from those of a topic, if it is there.
-    fn leave(&mut self, topic: TopicKey, listener: &Arc<Listener>) {
-        match self.alone.entry(topic) {
-            Entry::Occupied(entry) if Arc::ptr_eq(entry.get(), listener) => _ = entry.remove(),
-            Entry::Occupied(_) => {}
-            Entry::Vacant(_) => leave(&mut self.together, &topic, listener),
-        }
-        tables::shrink(&mut self.alone);
-    }
-
-    /// Returns the listeners of a topic, in no order.
-    fn of(&self, topic: TopicKey) -> impl Iterator<Item = &Arc<Listener>> {
-        let alone = self.alone.get(&topic);
-        let together = if alone.is_none() { self.together.get(&topic) } else { None };
-        alone.into_iter().chain(together.into_iter().flat_map(Listeners::iter))
-    }
-
-    /// Returns the listeners of all topics.
-    fn iter(&self) -> impl Iterator<Item = &Arc<Listener>> {
-        self.alone.values().chain(self.together.values().flat_map(Listeners::iter))
     }
 }
 
@@ -493,26 +434,6 @@ mod tests {
         publish(&hub, &[item(100, 4, 1)]);
         let got = all.each_ref().map(|listener| popped(listener).join(" "));
         assert_eq!(got, ["100:4", "", ""]);
-    }
-
-    /// Streams of a million topics can come and go, and are not charged for the room that their topics had.
-    #[test]
-    fn topics_that_were_left_keep_no_memory() {
-        let names = || (0..20_000_u64).map(TopicKey);
-        let (mut topics, [one, other]) =
-            (TopicListeners::default(), [(); 2].map(|()| Hub::new().listener()));
-        for listener in [&one, &other] {
-            names().for_each(|name| topics.join(name, listener));
-        }
-        assert!(topics.alone.capacity() < 100 && topics.together.capacity() >= 20_000);
-        for listener in [&one, &other] {
-            names().for_each(|name| topics.leave(name, listener));
-        }
-        assert!(topics.together.capacity() < 100);
-        names().for_each(|name| topics.join(name, &one));
-        assert!(topics.alone.capacity() >= 20_000);
-        names().for_each(|name| topics.leave(name, &one));
-        assert!(topics.alone.capacity() < 100);
     }
 
     #[test]

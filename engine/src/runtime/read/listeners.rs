@@ -1,24 +1,21 @@
 //! The listeners of one topic, strand or place.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::listener::Listener;
-use crate::read::tables;
+use crate::read::dense_table::DenseTable;
 
 /// A set of listeners that costs O(1) to join and to leave, however many there are: a popular topic
 /// must not become slow to leave.
 #[derive(Debug)]
 pub(super) enum Listeners {
-    /// Nearly every topic of a stream has this one listener.
     One(Arc<Listener>),
     /// Listeners by memory address, which identifies a listener while the set holds it. Boxed, because
     /// few of these many sets are large.
-    #[expect(clippy::box_collection, reason = "the map itself would make every entry larger")]
-    Many(Box<HashMap<usize, Arc<Listener>>>),
+    Many(Box<DenseTable<Arc<Listener>>>),
 }
 
 impl Default for Listeners {
@@ -31,12 +28,13 @@ impl Listeners {
     /// Adds a listener, unless it is there.
     pub(super) fn join(&mut self, listener: &Arc<Listener>) {
         match self {
-            Self::Many(all) if all.is_empty() => *self = Self::One(Arc::clone(listener)),
-            Self::Many(all) => _ = all.insert(address(listener), Arc::clone(listener)),
+            Self::Many(all) if all.len() == 0 => *self = Self::One(Arc::clone(listener)),
+            Self::Many(all) => add(all, listener),
             Self::One(one) if Arc::ptr_eq(one, listener) => {}
             Self::One(one) => {
-                let both = [Arc::clone(one), Arc::clone(listener)];
-                *self = Self::Many(Box::new(both.map(|each| (address(&each), each)).into()));
+                let mut both = DenseTable::default();
+                [&*one, listener].into_iter().for_each(|each| add(&mut both, each));
+                *self = Self::Many(Box::new(both));
             }
         }
     }
@@ -47,8 +45,7 @@ impl Listeners {
             Self::One(one) if Arc::ptr_eq(one, listener) => *self = Self::default(),
             Self::One(_) => {}
             Self::Many(all) => {
-                all.remove(&address(listener));
-                tables::shrink(all);
+                all.remove(hash(listener), |each| Arc::ptr_eq(each, listener));
             }
         }
     }
@@ -57,14 +54,22 @@ impl Listeners {
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Listener>> {
         let (one, many) = match self {
             Self::One(one) => (Some(one), None),
-            Self::Many(all) => (None, Some(all.values())),
+            Self::Many(all) => (None, Some(all.iter())),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }
 
+    /// Returns the number of listeners.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(all) => all.len(),
+        }
+    }
+
     /// Returns true if there are none.
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Many(all) if all.is_empty())
+        self.len() == 0
     }
 }
 
@@ -124,6 +129,17 @@ impl ListenersInParts {
 
 fn address(listener: &Arc<Listener>) -> usize {
     Arc::as_ptr(listener) as usize
+}
+
+/// Returns a hash of the address, whose low bits are those of a multiple of its alignment. No caller chooses it.
+fn hash(listener: &Arc<Listener>) -> u64 {
+    (address(listener) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+}
+
+fn add(all: &mut DenseTable<Arc<Listener>>, listener: &Arc<Listener>) {
+    if all.find(hash(listener), |each| Arc::ptr_eq(each, listener)).is_none() {
+        all.insert(hash(listener), Arc::clone(listener), hash);
+    }
 }
 
 #[cfg(test)]

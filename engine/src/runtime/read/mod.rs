@@ -4,7 +4,7 @@
 //! - [`TopicsQuery`], [`NewestQuery`]: queries of topics, in turns; [`OriginatorsQuery`]: of whole strands, likewise;
 //!   [`InboxesQuery`]: of the inboxes of addresses, likewise;
 //! - `fan_out`: the thread between commits and streams;
-//! - `hub`, `listeners` and `listener`: committed envelopes to the streams that want them, without
+//! - `hub`, `topic_listeners`, `listeners` and `listener`: committed envelopes to the streams that want them, without
 //!   waiting;
 //! - `awaited`: the places of chain strands that a stream waits for;
 //! - `fetch`: envelopes that did not come with their topic rows;
@@ -28,6 +28,7 @@ mod proofs;
 mod queries;
 mod reader;
 mod subscription;
+mod topic_listeners;
 mod witnessing;
 
 pub use inboxes_query::InboxesQuery;

@@ -279,6 +279,13 @@ impl Subscription {
         TopicFeed::topic_bytes(name_len)
     }
 
+    /// Returns the part of [`topic_bytes`](Self::topic_bytes) for a name of unusual length that lasts as long as the
+    /// topic, in bytes. [`topics_bytes`](Self::topics_bytes) leaves it out.
+    #[must_use]
+    pub fn long_name_bytes(name_len: usize) -> usize {
+        TopicFeed::long_name_bytes(name_len)
+    }
+
     /// Returns the most memory that one more cursor takes, in bytes. Topics may share a cursor. A cursor that
     /// is ahead of `heads` grows when it is merged with later heads.
     #[must_use]
@@ -290,6 +297,13 @@ impl Subscription {
     /// take memory until then, and those of many topics wait for a thread.
     pub fn end(mut self, charge: impl Send + 'static) {
         self.users = Some(Box::new(charge));
+    }
+
+    /// Returns the memory of cursors that this stream keeps besides those of topics that are ahead of this node, in
+    /// bytes: each wave brings its topics to the heads, with an entry for each strand.
+    #[must_use]
+    pub fn live_cursors_bytes(&self) -> usize {
+        self.topics().map_or(0, TopicFeed::live_cursors_bytes)
     }
 
     /// Returns the memory that this stream holds for topics with usual names, in bytes, besides cursors.
