@@ -105,7 +105,7 @@ pub(crate) fn is_commit_read(place: EnvelopeId, commits: SequenceId) -> bool {
 ///
 /// An envelope may also name a place of the older network. Its strands are at some nodes alone and have no commits, so
 /// readers elsewhere would wait for ever, and with them everything behind the envelope. Such an envelope goes on, and is
-/// a [stray](crate::read::plan) unless the place is one of its topic.
+/// a [stray](crate::read::plan) unless the place is one of its topic. Of strands that no node has, a row names one place.
 pub(crate) fn is_awaited(place: EnvelopeId) -> bool {
     place.originator.is_of_chain()
 }
