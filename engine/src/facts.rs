@@ -344,7 +344,10 @@ fn tallied(bytes: &Bytes, validity: Validity) -> Option<TalliedEnvelope> {
 const NEVER: EnvelopeId =
     EnvelopeId { originator: OriginatorId::GROUP_MESSAGES, sequence: SequenceId::MAX };
 
-/// Returns the dependencies of an envelope of `originator` that readers wait for: real places of chain strands.
+/// Returns the dependencies of an envelope of `originator` that matter to its readers: real places of strands that a
+/// node may have, which are those of chains and of the older network, and the first place of any other strand below
+/// those of nodes. An envelope may name a hundred of the latter, and one place that is none decides about it. So a
+/// reader's page holds few dependencies for each row.
 ///
 /// Envelopes of nodes that name a place of a node break a rule, and readers do not get them. A commit may name
 /// thousands of such places, so one entry stands for all of them.
@@ -353,11 +356,13 @@ pub(crate) fn chain_dependencies(
     originator: OriginatorId,
     named: &[EnvelopeId],
 ) -> Vec<EnvelopeId> {
-    let real = || named.iter().filter(|id| id.sequence > SequenceId::NONE);
-    let of_chains = real().filter(|id| !id.originator.is_node()).copied();
+    let real = || named.iter().copied().filter(|id| id.sequence > SequenceId::NONE);
+    let is_of_strand = |id: &EnvelopeId| id.originator.is_of_chain() || id.originator.is_migrated();
+    let of_strands = real().filter(is_of_strand);
+    let of_none = real().find(|id| !id.originator.is_node() && !is_of_strand(id));
     let is_commit = originator == OriginatorId::GROUP_MESSAGES;
     let never = (is_commit && real().any(|id| id.originator.is_node())).then_some(NEVER);
-    of_chains.chain(never).collect()
+    of_strands.chain(of_none).chain(never).collect()
 }
 
 /// Returns the Ethereum addresses that an identity update adds to or removes from its inbox. The
@@ -398,5 +403,23 @@ fn ethereum_member(identifier: &MemberIdentifier) -> Option<Address> {
     match identifier.kind.as_ref()? {
         Member::EthereumAddress(text) => member_address(text),
         Member::InstallationPublicKey(_) | Member::Passkey(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hostile node names every strand below those of nodes, and a reader asks for a thousand such envelopes.
+    #[test]
+    fn of_strands_that_no_node_has_one_dependency_is_kept() {
+        let place = |originator| EnvelopeId::new(OriginatorId(originator), SequenceId(7));
+        let named: Vec<EnvelopeId> = (0..100).map(place).collect();
+        let kept = [0, 1, 10, 11, 13, 2].map(place);
+        for originator in [OriginatorId(100), OriginatorId::GROUP_MESSAGES] {
+            assert_eq!(chain_dependencies(originator, &named), kept);
+        }
+        let unused = EnvelopeId::new(OriginatorId(2), SequenceId::NONE);
+        assert_eq!(chain_dependencies(OriginatorId(100), &[unused, place(50)]), [place(50)]);
     }
 }

@@ -98,8 +98,8 @@ impl RecheckSilences {
         self.missed.values().min().copied()
     }
 
-    /// Returns true if the endpoint has answered no recheck for `time`, up to the last one. The time since then does not
-    /// count: it may answer again, and the next recheck may be minutes away.
+    /// Returns true if the endpoint has answered no recheck for `time`, up to the last one. The time since then does
+    /// not count: it may answer again, and the next recheck may be minutes away.
     pub(super) fn is_silent_for(&self, endpoint: &str, time: Duration) -> bool {
         let times = self.since.get(endpoint).zip(self.noted_at);
         times.is_some_and(|(since, noted_at)| noted_at.saturating_duration_since(*since) >= time)

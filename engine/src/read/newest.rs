@@ -8,7 +8,7 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
 use super::error::QueryError;
-use super::rows::{Rows, first_unsatisfied};
+use super::rows::{Rows, first_unsatisfied, is_awaited};
 
 /// The most by which an envelope may be dated ahead of this node's clock and still be the last one of its strand.
 /// Specified: `docs/protocol/api.md`.
@@ -175,8 +175,8 @@ impl<R: Rows> NewestSearch<'_, R> {
     }
 
     fn is_visible(&self, row: &TopicRow) -> bool {
-        self.heads.covers(row.id)
-            && first_unsatisfied(row.id, &row.depends_on, |on| self.heads.covers(on)).is_none()
+        let has_come = |on| !is_awaited(on) || self.heads.covers(on);
+        self.heads.covers(row.id) && first_unsatisfied(row.id, &row.depends_on, has_come).is_none()
     }
 
     fn counts(&self, row: &TopicRow, until_ns: i64) -> bool {

@@ -62,6 +62,19 @@ fn any_number_of_dependants_is_passed_over() {
     assert_eq!(newest(&reader, &[1]), [Some(id(100, 1))]);
 }
 
+/// At a node that has strands of the older network, a payer names such a place in many messages, so that other nodes
+/// search below them, and miss those of members in between.
+#[test]
+fn a_message_that_names_a_strand_which_this_node_lacks_may_be_the_newest() {
+    let mut envelopes = vec![];
+    for sequence in 1..=100 {
+        let on = if sequence == 30 { vec![] } else { vec![id(11, 7)] };
+        envelopes.push((id(100, sequence), 1, i64::try_from(sequence).unwrap(), on));
+    }
+    let reader = reader_of(&envelopes);
+    assert_eq!(newest(&reader, &[1]), [Some(id(100, 100))]);
+}
+
 #[test]
 fn a_time_that_has_not_come_hides_nothing() {
     let reader = reader_of(&[

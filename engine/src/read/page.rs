@@ -11,6 +11,8 @@ use super::limits::{BatchLimits, BatchSize};
 /// Memory that a page takes for a row while it is filled, in bytes. Counted from the types, twice, since vectors grow
 /// by doubling.
 const ROW_BYTES: usize = 128;
+/// Memory that a page takes for a dependency of a row while it is filled, in bytes. Counted in the same way.
+const DEPENDENCY_BYTES: usize = 48;
 
 /// An envelope of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,9 +135,10 @@ impl Filling {
         self.size.room(limits).saturating_add(1)
     }
 
-    /// Returns an estimate of the memory of its rows, in bytes, without the envelopes that came with them.
+    /// Returns an estimate of the memory of its rows and their dependencies, in bytes, without the envelopes that came
+    /// with them.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.rows.len() * ROW_BYTES
+        self.rows.len() * ROW_BYTES + self.depends_on.len() * DEPENDENCY_BYTES
     }
 
     /// Returns the bytes of the envelopes that came with its rows.

@@ -88,3 +88,21 @@ fn pages_without_a_step_back_and_strands_of_chains_stay_whole() {
     whole.end_strands_at_steps_back();
     assert_eq!(whole, page(&of_chain));
 }
+
+/// A hostile node may have signed envelopes with a hundred dependencies each.
+#[test]
+fn a_page_is_charged_for_all_that_it_holds_of_its_rows() {
+    let mut filling = Filling::default();
+    for sequence in 1..=1000 {
+        let depends_on = (0..98).map(|strand| id(strand, 1)).collect();
+        let (originator_ns, len_bytes, envelope) = (0, 9, None);
+        let id = id(100, sequence);
+        filling.push(0, TopicRow { id, originator_ns, len_bytes, depends_on, envelope });
+        let of_rows = filling.rows.capacity() * size_of::<PageRow>();
+        let of_envelopes = filling.envelopes.capacity() * size_of::<Option<Bytes>>();
+        let of_places = filling.depends_on.capacity() * size_of::<(usize, EnvelopeId)>();
+        let held_bytes = of_rows + of_envelopes + of_places;
+        let charged_bytes = filling.held_bytes();
+        assert!(held_bytes <= charged_bytes, "{sequence}: {charged_bytes} of {held_bytes} bytes");
+    }
+}

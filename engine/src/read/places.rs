@@ -20,8 +20,8 @@ pub(crate) enum PlaceOwner {
 }
 
 /// Returns the owner of a place, for the readers of `topic`: one of a chain, which this view has, or one of another
-/// strand, which it may lack. The older network has no commits, so no member of a group depends on a place of it that is
-/// not in the topic.
+/// strand, which it may lack. The older network has no commits, so no member of a group depends on a place of it that
+/// is not in the topic.
 ///
 /// A place that cannot be read in the log is not certain. Any payer can name it in any topic, and its readers must not
 /// fail with it.

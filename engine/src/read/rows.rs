@@ -104,8 +104,9 @@ pub(crate) fn is_commit_read(place: EnvelopeId, commits: SequenceId) -> bool {
 /// Returns true if readers wait for a place until this node has it: a place of a chain, which every node reads.
 ///
 /// An envelope may also name a place of the older network. Its strands are at some nodes alone and have no commits, so
-/// readers elsewhere would wait for ever, and with them everything behind the envelope. Such an envelope goes on, and is
-/// a [stray](crate::read::plan) unless the place is one of its topic.
+/// readers elsewhere would wait for ever, and with them everything behind the envelope. Such an envelope goes on, and
+/// is a [stray](crate::read::plan) unless the place is one of its topic. Of strands that no node has, a row names one
+/// place.
 pub(crate) fn is_awaited(place: EnvelopeId) -> bool {
     place.originator.is_of_chain()
 }
@@ -114,8 +115,8 @@ pub(crate) fn is_awaited(place: EnvelopeId) -> bool {
 /// spared: an envelope that depends on it may be a [stray](crate::read::plan).
 ///
 /// Only envelopes of nodes wait, and only for what [is awaited](is_awaited). Envelopes of a chain are shown in the
-/// chain's order, independently of their claimed dependencies. Any account may write to the contract, and one dependency that
-/// never arrives would stop the group for all its members. Queries leave such an envelope out instead
+/// chain's order, independently of their claimed dependencies. Any account may write to the contract, and one
+/// dependency that never arrives would stop the group for all its members. Queries leave such an envelope out instead
 /// ([strays](crate::read::plan)).
 pub(crate) fn first_unsatisfied(
     id: EnvelopeId,

@@ -77,8 +77,8 @@ impl GroupMessageFrame<'_> {
         }
     }
 
-    /// Checks that the group id is one that clients take. They decode it before they compare it with the topic, and read
-    /// nothing more of a topic that has a message with another one.
+    /// Checks that the group id is one that clients take. They decode it before they compare it with the topic, and
+    /// read nothing more of a topic that has a message with another one.
     ///
     /// # Errors
     /// [`MlsParseError::GroupIdLen`].

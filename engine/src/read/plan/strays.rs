@@ -5,7 +5,8 @@
 //! no answer to them can have. So an envelope is left out if its reader does not have everything up to the place, this
 //! node has the place, and the place certainly is no envelope of the topic. Envelopes behind it are shown.
 //!
-//! A place without an envelope here may have had one of the topic. Envelopes that depend on it are shown.
+//! A place of a chain without an envelope here may have had one of the topic. Envelopes that depend on it are shown.
+//! Those that depend on such a place of another strand are left out, because no commit can be there.
 //!
 //! Any account may have the chain order a commit that names such a place, or one that the commit itself comes before.
 //! Clients wait for it in queries alone: what waits on a stream they put aside at once. So queries leave such commits

@@ -52,6 +52,9 @@ pub(in crate::settings) const SECRET_FLAGS: [&str; 6] = [
     "migration-server.reader-connection-string",
 ];
 
+/// The variable with the URL of the only chain of earlier versions, which may contain a provider's key.
+pub(super) const CONTRACTS_RPC_ENV: &str = "XMTPD_CONTRACTS_RPC_URL";
+
 /// All settings without effect.
 #[rustfmt::skip]
 pub const ALL: &[Ignored] = &[
@@ -108,5 +111,5 @@ pub const ALL: &[Ignored] = &[
     variable("XMTPD_CONTRACTS_RATES_REGISTRY_ADDRESS", ONE_CHAIN),
     variable("XMTPD_CONTRACTS_REFRESH_INTERVAL", ONE_CHAIN),
     variable("XMTPD_CONTRACTS_REGISTRY_REFRESH_INTERVAL", ONE_CHAIN),
-    variable("XMTPD_CONTRACTS_RPC_URL", ONE_CHAIN),
+    variable(CONTRACTS_RPC_ENV, ONE_CHAIN),
 ];

@@ -50,7 +50,7 @@ pub(super) fn file_keys() -> Vec<&'static str> {
 }
 
 /// Returns the variables whose values are secrets, or URLs that may contain some: of all settings that are not
-/// displayed in full.
+/// displayed in full, and of those without effect.
 pub(crate) fn secret_variables() -> Vec<&'static str> {
     let is_secret = |setting: &&Setting| match setting.kind {
         SettingKind::Value | SettingKind::Switch => false,
@@ -64,7 +64,7 @@ pub(crate) fn secret_variables() -> Vec<&'static str> {
         setting.flag.is_some_and(|flag| ignored::SECRET_FLAGS.contains(&flag))
     };
     let ignored = ignored::ALL.iter().filter(is_ignored_secret).map(|setting| setting.env);
-    used.chain(ignored).chain([KEY_ENV]).collect()
+    used.chain(ignored).chain([ignored::CONTRACTS_RPC_ENV, KEY_ENV]).collect()
 }
 
 /// Returns the flags of a node that are secrets.
@@ -145,6 +145,7 @@ mod tests {
             "XMTPD_CONTRACTS_CONFIG_FILE_PATH",
             "HAWSER_BOOTSTRAP_FROM",
             "HAWSER_CHECKPOINT_WITNESSES",
+            "XMTPD_CONTRACTS_RPC_URL",
             KEY_ENV,
         ] {
             assert!(secrets.contains(&name), "{name}");
