@@ -58,6 +58,19 @@ impl ChainEvent {
         }
     }
 
+    /// Returns true if `held` is what the log has at the place of this event after it was stored: its envelope, or
+    /// nothing at a void place. The envelope counts also if its place would be void by now: a log keeps what an earlier
+    /// version has made of the event.
+    pub(crate) fn is_held_as(&self, originator: OriginatorId, held: Option<&Bytes>) -> bool {
+        let Some(held) = held else {
+            return matches!(ChainEntry::from_event(originator, self), ChainEntry::Void(_));
+        };
+        let id = EnvelopeId::new(originator, self.sequence);
+        encode(id, self.originator_ns(), self) == *held
+            && ClientEnvelope::parse(self.client_bytes.clone())
+                .is_ok_and(|client| is_filed_as(self, &client))
+    }
+
     /// Returns the time of the envelope made from this event: its block's, unix nanoseconds.
     #[must_use]
     pub fn originator_ns(&self) -> i64 {
@@ -130,33 +143,36 @@ fn encode(id: EnvelopeId, originator_ns: i64, event: &ChainEvent) -> Bytes {
     OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof)
 }
 
-/// True if the client envelope is a well-formed payload of this strand, filed under the identifier
-/// that the event names. Depends on bytes alone: every node must leave the same places void.
+/// Returns true if the client envelope is a well-formed payload of this strand, and filed as the event says. Depends on
+/// bytes alone: every node must leave the same places void.
 ///
-/// A group message has to be exactly one MLS message. Any account may have the chain order other bytes, and a published
-/// client that gets them in a page reads nothing more of that group.
+/// A group message has to be exactly one MLS message that clients decode. Any account may have the chain order other
+/// bytes, and a published client that gets them in a page reads nothing more of that group.
 fn is_payload_of(originator: OriginatorId, event: &ChainEvent, client: &ClientEnvelope) -> bool {
     let identifier = client.topic().identifier();
-    if client.topic().kind() != client.payload_kind()
-        || event.topic_identifier.as_ref().is_some_and(|named| named != identifier)
-    {
-        return false;
-    }
-    match client.payload() {
-        Payload::GroupMessage(message) => {
-            originator == OriginatorId::GROUP_MESSAGES
-                && matches!(&message.version, Some(Version::V1(v1)) if is_read_by_clients(&v1.data))
+    is_filed_as(event, client)
+        && match client.payload() {
+            Payload::GroupMessage(message) => {
+                originator == OriginatorId::GROUP_MESSAGES
+                    && matches!(&message.version, Some(Version::V1(v1)) if is_read_in(identifier, &v1.data))
+            }
+            Payload::IdentityUpdate(_) => {
+                originator == OriginatorId::IDENTITY_UPDATES
+                    && InboxId::from_slice(identifier).is_some()
+            }
+            _ => false,
         }
-        Payload::IdentityUpdate(_) => {
-            originator == OriginatorId::IDENTITY_UPDATES
-                && InboxId::from_slice(identifier).is_some()
-        }
-        _ => false,
-    }
 }
 
-fn is_read_by_clients(message: &[u8]) -> bool {
-    parse_group_message(message).is_ok_and(|frame| frame.check_group_id().is_ok())
+/// Returns true if the topic is of the kind of the payload, and has the identifier that the event names.
+fn is_filed_as(event: &ChainEvent, client: &ClientEnvelope) -> bool {
+    let identifier = client.topic().identifier();
+    client.topic().kind() == client.payload_kind()
+        && event.topic_identifier.as_ref().is_none_or(|named| named == identifier)
+}
+
+fn is_read_in(topic_id: &[u8], message: &[u8]) -> bool {
+    parse_group_message(message).is_ok_and(|frame| frame.check_group_id(topic_id).is_ok())
 }
 
 #[cfg(test)]
@@ -343,5 +359,24 @@ mod tests {
         assert!(frame_void(&|frame| frame.clear()), "empty");
         assert!(frame_void(&|frame| drop(frame.splice(4..6, [15]))), "a group id of 15 bytes");
         assert!(void(&|version| *version = None), "without a frame");
+    }
+
+    /// A chain file names no group, so its topics may have identifiers of any length.
+    #[test]
+    fn a_group_id_of_another_length_leaves_a_place_empty_only_in_topics_that_clients_read() {
+        let void = |topic_len: usize, id_len: u8| {
+            let mut client = pb::ClientEnvelope::decode(vector("chain:group")).unwrap();
+            client.aad.as_mut().unwrap().target_topic = vec![0; topic_len].into();
+            let Some(Payload::GroupMessage(message)) = &mut client.payload else { panic!() };
+            let Some(Version::V1(v1)) = &mut message.version else { panic!() };
+            let mut frame = v1.data.to_vec();
+            drop(frame.splice(4..21, [vec![id_len], vec![7; id_len.into()]].concat()));
+            v1.data = frame.into();
+            let event = event(client.encode_to_vec().into());
+            let entry = ChainEntry::from_event(OriginatorId::GROUP_MESSAGES, &event);
+            matches!(entry, ChainEntry::Void(_))
+        };
+        assert_eq!([15, 16, 17].map(|id_len| void(17, id_len)), [true, false, true]);
+        assert_eq!([15, 16, 17].map(|id_len| void(16, id_len)), [false; 3]);
     }
 }

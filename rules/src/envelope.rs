@@ -9,7 +9,7 @@ use hawser_proto::loose::LoosePayerEnvelope;
 use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
 use hawser_proto::{
-    Address, Bytes, Digest, GroupId, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX,
+    Address, Bytes, Digest, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX,
 };
 
 use crate::fees::{Charged, PicoDollarPrice, RateTable, WrongFeeError, is_free};
@@ -120,7 +120,6 @@ pub fn payload_class(
     }
 }
 
-/// Clients read topics of groups with ids of 16 bytes alone, so others may have messages with any group id.
 fn group_message_class(
     topic_id: &[u8],
     message: &mls_api::GroupMessageInput,
@@ -129,9 +128,7 @@ fn group_message_class(
         return Err(Violation::GroupMessageEmpty);
     };
     let frame = mls::parse_group_message(&v1.data).map_err(Violation::GroupMessage)?;
-    if GroupId::from_slice(topic_id).is_some() {
-        frame.check_group_id().map_err(Violation::GroupMessage)?;
-    }
+    frame.check_group_id(topic_id).map_err(Violation::GroupMessage)?;
     Ok(if frame.is_chain_bound() { PayloadClass::Commit } else { PayloadClass::Message })
 }
 

@@ -431,7 +431,7 @@ def broken_rule(exhibit, has_payer=False, has_message=False):
         if paying != exhibit.key:
             return 5
     elif arm == 2:
-        if not has_message and not is_application(exhibit.message() or b"", True):
+        if not has_message and not is_application(exhibit.message() or b"", True, topic):
             return 6
     elif arm != 3:
         # An identity update, or an upload that is empty; others need a parser of key packages.

@@ -54,10 +54,10 @@ def golden_taken():
     def of(paid, rates=(RATE,), **more):
         return safety(PAYLOAD, signed(statement(paid=paid, **more))), {"rates": list(rates)}
 
-    def message(content, behind=bytes(3), length=b"\0", head=b""):
-        """A message of a group with this content; a public one has a head before that."""
+    def message(content, behind=bytes(3), length=b"\0", head=b"", topic=b"\0\x09"):
+        """A message of a group with this content; a public one has a head before that. `length` has the group id."""
         data = be(1, 2) + be(1 if head else 2, 2) + length + bytes(8) + head + bytes([content]) + behind
-        return pay(client(b"\0\x09", arm=2, payload=encode((1, encode((1, data))))))
+        return pay(client(topic, arm=2, payload=encode((1, encode((1, data))))))
 
     def changed(more, target=100):
         """A payer envelope with another recovery id."""
@@ -65,8 +65,13 @@ def golden_taken():
         at = paid.index(encode((3, target), (4, 30))) - 1
         return paid[:at] + bytes([paid[at] + more]) + paid[at + 1 :]
 
+    def group(length):
+        return bytes([length]) + bytes(length)
+
     public = b"\3\0"
     yield "no rule: a message", *of(message(1))
+    yield "no rule: a group id of 16 bytes", *of(message(1, length=group(16), topic=bytes(17)))
+    yield "no rule: a group id of 15 bytes in a topic that no client reads", *of(message(1, length=group(15), topic=bytes(16)))
     yield "no rule: a public message", *of(message(1, bytes(2), head=public))
     yield "no rule: a public message of a member", *of(message(1, head=bytes([1, 0, 0, 0, 0, 0])))
     taken = {
@@ -76,6 +81,8 @@ def golden_taken():
         "a length in more bytes than it needs": message(1, length=b"\x40\0"),
         "a length of eight bytes": message(1, length=b"\xc0" + bytes(7)),
         "bytes behind a public message": message(1, head=public),
+        "a group id of 15 bytes": message(1, length=group(15), topic=bytes(17)),
+        "a group id of 17 bytes in a public message": message(1, bytes(2), group(17), public, bytes(17)),
     }
     for name, paid in taken.items():
         yield f"odd: {name}", *of(paid)
@@ -86,6 +93,7 @@ def golden_taken():
     yield "rule 10: bytes behind a message", *of(odd, base=1)
     yield "rule 6: a commit", *of(message(3))
     yield "rule 6: bytes behind a commit", *of(message(3, bytes(4)))
+    yield "rule 6: a commit with a group id of 15 bytes", *of(message(3, length=group(15), topic=bytes(17)))
     yield "rule 6: a proposal that is cut off", *of(message(2, b""))
     yield "rule 6: an unknown content of a public message", *of(message(4, head=public))
     yield "rule 6: an unknown sender", *of(message(1, head=b"\5\0"))

@@ -26,14 +26,17 @@ class Reader:
         return self.take(length)
 
 
-def content_type(data, is_strict):
-    """The content type of a message. Strictly, an application message is read to its end, and no other one is."""
+def content_type(data, is_strict, topic):
+    """The content type of a message. Strictly, its group id may have any length only in a topic that no client reads,
+    and an application message is read to its end, and no other one is."""
     reader = Reader(data, is_strict)
     version, wire_format = reader.number(2), reader.number(2)
     if version != 1 or wire_format not in (1, 2):
         raise Refused("message")
     is_public, is_member = wire_format == 1, False
-    reader.vector()
+    group = reader.vector()
+    if is_strict and len(topic) == 17 and len(group) != 16:
+        raise Refused("group id")
     reader.take(8)
     if is_public:
         sender = reader.number(1)
@@ -54,9 +57,9 @@ def content_type(data, is_strict):
     return content
 
 
-def is_application(data, is_strict):
+def is_application(data, is_strict, topic=b""):
     try:
-        content = content_type(data, is_strict)
+        content = content_type(data, is_strict, topic)
     except Refused:
         return False
     return content == 1 if is_strict else content not in (2, 3)

@@ -4,12 +4,12 @@ use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::reports::LoggedChain;
 use hawser_engine::runtime::{ChainAppendError, ChainAppender, PublishError};
-use hawser_proto::envelope::{OriginatorEnvelope, UnsealedEnvelope};
+use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::own_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, MisbehaviorVerdict, ReportCase, verify};
-use hawser_storage::{LogItem, Mark, Store};
+use hawser_storage::{Change, LogEntry, LogItem, Mark, Store, Validity};
 use prost::Message as _;
 
 use crate::common::*;
@@ -112,6 +112,43 @@ async fn another_event_in_a_place_that_is_taken_is_told_with_both_versions() {
     assert_eq!(strand(&store), "1 2-2x");
     assert_eq!(chain.position(GROUPS).unwrap(), None);
     chain.append(GROUPS, &[malformed], None).unwrap();
+}
+
+/// Played by an account that had the chain order such a message when nodes still showed it, and by an endpoint that
+/// leaves an event out: the reader then reads stored blocks again.
+#[tokio::test]
+async fn what_an_earlier_version_has_made_of_an_event_stays_when_the_event_comes_again() {
+    let store = store();
+    let payload = group_payload([frame(1, 3, b"a"), vec![0]].concat());
+    let odd = ChainEvent { client_bytes: client(&group_topic(1), None, payload), ..commit(1, "") };
+    let payer = pb::PayerEnvelope {
+        unsigned_client_envelope: odd.client_bytes.clone(),
+        ..Default::default()
+    };
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_sequence_id: 1,
+        originator_ns: odd.originator_ns(),
+        payer_envelope_bytes: payer.encode_to_vec().into(),
+        ..Default::default()
+    };
+    let proof = Proof::Transaction(odd.transaction_hash);
+    let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+    let id = EnvelopeId::new(GROUPS, SequenceId(1));
+    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts: None };
+    store.commit(&[Change::Append(entry)]).unwrap();
+
+    let chain = appended(&store);
+    chain.append(GROUPS, &[odd.clone(), commit(2, "b")], None).unwrap();
+    assert_eq!(strand(&store), "1 2");
+    let other = Some(Bytes::copy_from_slice(&[2; 16]));
+    for came in [
+        ChainEvent { topic_identifier: other, ..odd.clone() },
+        ChainEvent { transaction_hash: [8; 32], ..odd.clone() },
+        ChainEvent { sequence: SequenceId(2), ..odd },
+    ] {
+        let refused = chain.append(GROUPS, &[came], None);
+        assert!(matches!(refused, Err(ChainAppendError::Conflict(_))), "{refused:?}");
+    }
 }
 
 #[tokio::test]

@@ -77,15 +77,17 @@ impl GroupMessageFrame<'_> {
         }
     }
 
-    /// Checks that the group id is one that clients take. They decode it before they compare it with the topic, and
-    /// read nothing more of a topic that has a message with another one.
+    /// Checks that clients take the message in the topic of `topic_id`. They decode its group id before they compare it
+    /// with the topic, and read nothing more of a topic that has a message with one of other than 16 bytes. They read
+    /// only topics with an identifier of 16 bytes, so another topic may have messages with any group id.
     ///
     /// # Errors
     /// [`MlsParseError::GroupIdLen`].
-    pub fn check_group_id(&self) -> Result<(), MlsParseError> {
+    pub fn check_group_id(&self, topic_id: &[u8]) -> Result<(), MlsParseError> {
+        let is_read = GroupId::from_slice(topic_id).is_some();
         match GroupId::from_slice(self.group_id) {
-            Some(_) => Ok(()),
-            None => Err(MlsParseError::GroupIdLen(self.group_id.len())),
+            None if is_read => Err(MlsParseError::GroupIdLen(self.group_id.len())),
+            _ => Ok(()),
         }
     }
 }

@@ -140,7 +140,10 @@ fn compare(
 ) -> Result<(), ChainAppendError> {
     let at = EnvelopeId::new(originator, event.sequence);
     let held = snapshot.get(at)?;
-    if held == envelope_bytes(originator, event) { Ok(()) } else { refuse(at, held, event) }
+    match event.is_held_as(originator, held.as_ref()) {
+        true => Ok(()),
+        false => refuse(at, held, event),
+    }
 }
 
 /// Compares an event with an earlier one of the same batch in its place.
