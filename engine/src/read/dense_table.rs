@@ -1,5 +1,9 @@
 //! A hash table with little room to spare.
 
+/// The hash function of the entries that readers name: its key is random, and a secret.
+#[expect(clippy::disallowed_types, reason = "no decision depends on the order of a table")]
+pub(crate) type KeyedHasher = std::hash::RandomState;
+
 /// Entries of a list, on average over all lists. A guess: a list is searched from its beginning, and costs 24 bytes.
 const LIST_LEN: usize = 16;
 /// Entries for which a full list gets room.
@@ -152,7 +156,7 @@ fn split_from(added: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::hash::{BuildHasher as _, RandomState};
+    use std::hash::BuildHasher as _;
 
     use proptest::prelude::*;
 
@@ -161,7 +165,7 @@ mod tests {
     /// A table of numbers, each of which is there once.
     #[derive(Default)]
     struct Numbers {
-        hasher: RandomState,
+        hasher: KeyedHasher,
         table: DenseTable<u64>,
     }
 

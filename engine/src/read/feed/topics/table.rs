@@ -1,12 +1,12 @@
 //! The table of a stream's topics.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 
 use bytes::Bytes;
 use hawser_proto::Topic;
 
 use super::TopicState;
-use crate::read::dense_table::DenseTable;
+use crate::read::dense_table::{DenseTable, KeyedHasher};
 
 /// The longest name that is kept in its entry, in bytes. Most have 17 or 33: a kind, and an identifier of 16 or 32
 /// bytes. Nothing longer fits into an entry of 56 bytes.
@@ -16,7 +16,7 @@ pub(super) const SHORT_LEN_BYTES: usize = 38;
 /// twice as much for each of a million topics. Names are hashed with a secret key, because readers choose them.
 #[derive(Debug, Default)]
 pub(super) struct TopicTable {
-    hasher: RandomState,
+    hasher: KeyedHasher,
     entries: DenseTable<TopicEntry>,
     long_names_bytes: usize,
 }
