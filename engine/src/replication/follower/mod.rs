@@ -20,6 +20,7 @@ mod answers;
 mod asked_ranges;
 mod choice;
 mod claims;
+mod disputes;
 mod effect;
 mod expiry;
 mod filling;
@@ -57,6 +58,7 @@ use super::verify::VerifyResult;
 use allowance::WaitAllowances;
 use choice::Choice;
 use claims::ClaimTimes;
+use disputes::Disputes;
 use open_want::OpenWant;
 use parts::Split;
 use range_answer::RangeAnswers;
@@ -118,6 +120,8 @@ pub struct Follower {
     missing: Ranges,
     /// The time at which the next window of them is read; `None` if these are all.
     window_at: Option<Instant>,
+    /// Places that peers are to be asked for because they hold another tree of them.
+    disputes: Disputes,
     requests: RequestIds,
     /// Drained by the driver after each `handle_*` call, so it holds what one call makes: a few effects for each peer.
     effects: VecDeque<Effect>,
@@ -193,6 +197,7 @@ impl Follower {
             split_alone: 0,
             missing: missing.into_iter().collect(),
             window_at: None,
+            disputes: Disputes::default(),
             requests: RequestIds::default(),
             effects: VecDeque::new(),
         };
@@ -212,12 +217,12 @@ impl Follower {
         self.durable
     }
 
-    /// Returns the number of things that the follower keeps in memory: peers, ranges that it searches for,
-    /// and effects that were not taken yet.
+    /// Returns the number of things that the follower keeps in memory: peers, their disputes, ranges that it searches
+    /// for, and effects that were not taken yet.
     #[must_use]
     pub fn size(&self) -> usize {
         let of_peers = self.peers.len() + self.allowances.len() + self.choice.len();
-        of_peers + self.missing.len() + self.effects.len()
+        of_peers + self.disputes.len() + self.missing.len() + self.effects.len()
     }
 
     /// Returns true if this request is still open at the peer. Responses to other requests change nothing,
@@ -461,7 +466,9 @@ impl Follower {
                 self.note_find(&entry, writes);
             }
             // Sent again, or a late find. Storage distinguishes the two by comparing the statements.
+            let len_bytes = entry.bytes.len();
             writes.compare.push(entry);
+            self.note_compared(now, from, sequence, len_bytes);
             return Ok(());
         }
         self.note_find(&entry, writes);

@@ -10,6 +10,7 @@ use super::*;
 use crate::replication::link::Want;
 
 mod answers;
+mod disputes;
 mod expiry;
 mod filling;
 mod long_gaps;

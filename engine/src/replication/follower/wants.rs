@@ -30,7 +30,7 @@ impl Follower {
         }
     }
 
-    /// Opens a want at an idle peer. `is_fill` says that it is for places marked missing.
+    /// Opens a want at an idle peer. `is_fill` says that it is for places marked missing, or of a dispute.
     pub(super) fn send_want(&mut self, now: Instant, id: OriginatorId, want: Want, is_fill: bool) {
         if id == self.choice.source {
             self.choice.progress_at = now;
@@ -45,7 +45,8 @@ impl Follower {
     }
 
     /// Returns the want for an idle peer: the places of the search if there is one, else the strand
-    /// if the peer is its source or tried beside it, else the next range that is marked missing.
+    /// if the peer is its source or tried beside it, else the next range that is marked missing, or the
+    /// places of a dispute with the peer.
     pub(super) fn next_want(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
         let want = |after, up_to| Want::envelopes(self.originator, after, up_to);
         if self.choice.is_relayed && id == self.originator {
@@ -62,7 +63,7 @@ impl Follower {
         if self.choice.is_asked(id) {
             return Some(want(self.durable, None));
         }
-        let (_, (from, to)) = self.next_beside(peer)?;
+        let (_, (from, to)) = self.next_beside(id, peer)?;
         Some(want(from.previous(), Some(to)))
     }
 
@@ -74,6 +75,9 @@ impl Follower {
         if open.is_fill {
             // The source is asked for what comes next again, another peer for the next range.
             peer.ask_at = if is_answered { now } else { now + RETRY_AFTER };
+            if is_answered {
+                self.disputes.end(id, &open);
+            }
             return;
         }
         let is_own = id == self.originator;
@@ -122,7 +126,7 @@ impl Follower {
         self.release_part(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(open) = peer.open.take() else { return };
-        if open.is_fill {
+        if open.is_fill && !self.disputes.is_for_dispute(id, &open) {
             peer.note_fill_stopped(&open);
         }
         self.effects.push_back(Effect::Stop { peer: id });
