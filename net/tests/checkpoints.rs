@@ -445,7 +445,7 @@ async fn two_stories_of_a_node_that_signs_no_checkpoints_are_noticed_by_its_obse
     }
 }
 
-/// Nobody observes a node that is seen to sign. Node 100 is shown no checkpoint of the story that it was told.
+/// No node is observed while it signs. Node 100 is shown no checkpoint of the story that it was told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_story_that_alone_is_signed_is_proven_by_the_envelopes_of_the_peer_that_shows_it()
 {

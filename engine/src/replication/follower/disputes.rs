@@ -1,27 +1,25 @@
 //! Places of which a peer holds another tree than this node.
 //!
-//! Two trees of a strand accuse nobody for sure: the strand's node has sent two histories, or one that holds a tree lies.
-//! The envelopes decide. So the peer is asked for the places since the last tree that both agreed on, and what it sends
-//! is compared with the log. A second statement that the strand's node has signed is proof against that node. A peer that
+//! Two trees of a strand prove nothing: the strand's node has sent two histories, or one of the holders lies. The
+//! envelopes decide. So the peer is asked for the places since the last tree that both agreed on, and its envelopes are
+//! compared with the log. A second statement that the strand's node has signed is proof against that node. A peer that
 //! sends none has proved nothing, and nothing follows.
 //!
-//! A peer can dispute any tree, and need not answer. So it is asked like for places that are marked missing: never while
+//! A peer can dispute any tree, and need not answer. So it is asked as for places that are marked missing: never while
 //! a search, a part of a backlog or a new envelope waits. The places, the bytes and the wants of a dispute are bounded,
-//! and so are the disputes of a peer in a minute. A want that a search takes back is sent again: the strand's node, which
-//! may be the one at fault, can begin a search at any time.
+//! and so are the disputes of a peer in a minute. A want that a search takes back is sent again, because the strand's
+//! node, which may be the one at fault, can begin a search at any time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-use super::effect::Effect;
 use super::open_want::OpenWant;
-use super::{Follower, PeerProgress};
 use crate::replication::link::Want;
 use crate::replication::ranges::Places;
 
-/// Time between two disputes with a peer. Specified (`docs/protocol/replication.md`, Checkpoints).
+/// Time between two disputes with a peer. Specified (`docs/protocol/replication.md`, Disputed trees).
 pub(super) const DISPUTE_EVERY: Duration = Duration::from_secs(60);
 /// Places that a peer is asked for in a dispute. Specified (same page): observers sign every five seconds, so these are
 /// all places since the last agreed tree for a strand of 200 envelopes per second.
@@ -67,7 +65,7 @@ impl Disputes {
 
     /// Begins a dispute about the places behind `agreed` and up to `disputed`, without those that the peer has sent in
     /// earlier ones. Does nothing while the last dispute with the peer is not over.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         now: Instant,
         peer: OriginatorId,
@@ -94,6 +92,13 @@ impl Disputes {
             asked: None,
         };
         self.0.insert(peer, dispute);
+    }
+
+    /// Returns the places that a peer is still to be asked for, and the time before which it is not asked; no time if
+    /// it may be asked at once.
+    pub(super) fn places(&self, peer: OriginatorId) -> Option<(Option<Instant>, Places)> {
+        let dispute = self.0.get(&peer)?;
+        Some((dispute.paced_until, dispute.places()?))
     }
 
     /// Notes that a want is sent to a peer. Returns true if it is for the places of a dispute.
@@ -125,7 +130,7 @@ impl Disputes {
 
     /// Notes an envelope of a peer that answers this want. Returns true if the want is for the places of a dispute, and
     /// the peer has sent as many bytes as it may.
-    fn note_sent(
+    pub(super) fn note_sent(
         &mut self,
         peer: OriginatorId,
         open: &OpenWant,
@@ -139,60 +144,5 @@ impl Disputes {
         dispute.after = dispute.after.max(sequence);
         dispute.bytes_left = dispute.bytes_left.saturating_sub(len_bytes);
         dispute.bytes_left == 0
-    }
-}
-
-impl Follower {
-    /// Notes that a peer holds another tree than this node of the places up to `disputed`, and that both agree on the
-    /// tree of those up to `agreed`. The peer is asked for the places between, once nothing else waits. Has no effect on
-    /// strands whose second statements are no evidence, and for the strand's own node.
-    pub fn handle_disputed(
-        &mut self,
-        now: Instant,
-        peer: OriginatorId,
-        agreed: SequenceId,
-        disputed: SequenceId,
-    ) {
-        let is_judged = self.originator.is_node() && self.own_beside.is_none();
-        if is_judged && peer != self.originator {
-            // Of later places, an envelope would begin a search.
-            self.disputes.begin(now, peer, agreed, disputed.min(self.accepted));
-        }
-        self.look(now);
-        self.send_wants(now);
-    }
-
-    /// Returns the places of a dispute with a peer in place of these that are marked missing, unless the missing ones
-    /// may be asked for earlier; with the time.
-    pub(super) fn disputed_or(
-        &self,
-        id: OriginatorId,
-        peer: &PeerProgress,
-        missing: Option<(Instant, Places)>,
-    ) -> Option<(Instant, Places)> {
-        let dispute = self.disputes.0.get(&id);
-        let disputed = dispute.and_then(|dispute| {
-            let at = dispute.paced_until.map_or(peer.fill_at, |at| at.max(peer.fill_at));
-            Some((at, dispute.places()?))
-        });
-        // Of equal times the first one: a dispute is short.
-        disputed.into_iter().chain(missing).min_by_key(|(at, _)| *at)
-    }
-
-    /// Notes that a peer has sent an envelope of a place that was passed. Ends its want if that is for the places of a
-    /// dispute, and the peer has sent as many bytes as it may.
-    pub(super) fn note_compared(
-        &mut self,
-        now: Instant,
-        from: OriginatorId,
-        sequence: SequenceId,
-        len_bytes: usize,
-    ) {
-        let open = self.peers.get(&from).and_then(|peer| peer.open.as_ref());
-        let Some(open) = open else { return };
-        if self.disputes.note_sent(from, open, sequence, len_bytes) {
-            self.effects.push_back(Effect::Stop { peer: from });
-            self.finish_want(now, from, true);
-        }
     }
 }

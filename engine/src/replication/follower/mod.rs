@@ -21,6 +21,7 @@ mod asked_ranges;
 mod choice;
 mod claims;
 mod disputes;
+mod disputing;
 mod effect;
 mod expiry;
 mod filling;

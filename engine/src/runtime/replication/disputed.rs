@@ -14,8 +14,8 @@ pub(super) struct DisputedTree {
     pub(super) disputed: SequenceId,
 }
 
-/// The trees that the tasks of strands have not taken yet: by strand, the last one of each peer that holds another tree.
-/// Bounded by the nodes of the registry: the exchange examines checkpoints of no others.
+/// The trees that the tasks of strands have not taken yet: of each strand, the last one of each peer that holds another
+/// one. Bounded by the nodes of the registry: the exchange examines checkpoints of no others.
 #[derive(Debug, Default)]
 pub(super) struct DisputedTrees(
     Mutex<BTreeMap<OriginatorId, BTreeMap<OriginatorId, DisputedTree>>>,

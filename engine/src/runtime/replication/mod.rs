@@ -4,8 +4,8 @@
 //! - [`Replication`]: the handle that the transport uses;
 //! - `state`, `peers`, `counters`: what the tasks share;
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
-//! - `checkpoints`, `checkpoint_ports`: the exchange of signed checkpoints with peers; `disputed`: those that differ from
-//!   the trees held here, for the followers of their strands;
+//! - `checkpoints`, `checkpoint_ports`: the exchange of signed checkpoints with peers; `disputed`: trees that differ
+//!   from those held here, on their way to the followers of their strands;
 //! - `evidence`: finds evidence against originators; `record`: records it; `conflicts`: evidence of two statements for
 //!   one place;
 //! - `doubted`, `suspected`: envelopes that may become evidence later; `unreadable`: damaged ones that cannot;

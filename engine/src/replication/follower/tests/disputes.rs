@@ -143,7 +143,7 @@ fn a_dispute_costs_no_more_bytes_than_it_may() {
 }
 
 #[test]
-fn the_strands_own_node_is_asked_in_no_dispute_nor_anybody_for_the_own_strand() {
+fn no_dispute_is_taken_to_the_strands_own_node_or_about_the_own_strand() {
     let mut rig = beside(9);
     assert_eq!(dispute(&mut rig, SOURCE, 4, 9), []);
     assert_eq!(rig.wait(DISPUTE_EVERY), []);

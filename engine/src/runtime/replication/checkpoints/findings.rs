@@ -50,9 +50,10 @@ impl CheckpointExchange {
         }
     }
 
-    /// Has the holder of another tree of a node's strand asked for its envelopes: two statements for one place prove who
-    /// is at fault. The holder is the observer. If the strand's node has signed the tree, it is the peer that shows it,
-    /// because peers show what agrees with their trees; the node itself would send once more what it has sent.
+    /// Has the holder of another tree of a node's strand asked for its envelopes. Two statements for one place are
+    /// proof against the strand's node. The holder is the observer. If the strand's node has signed the tree, it is the
+    /// peer that shows it, because peers show what agrees with their trees. The strand's node itself would only repeat
+    /// what it has sent.
     fn dispute(&self, of: &Checkpoint, from: Option<OriginatorId>) {
         let holder = if of.is_observers() { Some(of.node) } else { from };
         let holder = holder.filter(|it| of.originator.is_node() && *it != of.originator);
