@@ -300,11 +300,16 @@ fn other_envelope(place: u64) -> Bytes {
     sign(&pb::UnsignedOriginatorEnvelope { payer_envelope_bytes: payer, ..original }, LIAR)
 }
 
-/// Starts two nodes that observe silent nodes at once, and a silent one, which gives each of them envelopes.
-async fn observed(
+/// True if a node holds two statements of node 300 for one place.
+fn has_two_statements(node: &Node) -> bool {
+    evidence(node, LIAR).iter().any(|it| matches!(it, Misbehavior::TwoStatements(_)))
+}
+
+/// Starts two nodes that sign nothing, and a silent one, which gives each of them envelopes.
+async fn told(
     network: &mut Network,
     stories: [&[Bytes]; 2],
-) -> ([Node; 2], Vec<StoppableTask>, Vec<(RawPeer, Strand)>) {
+) -> ([Node; 2], Vec<(RawPeer, Strand)>) {
     network.register(LIAR, UNREACHABLE);
     let nodes = [network.start(100), network.start(200)];
     let mut wants = Vec::new();
@@ -323,6 +328,15 @@ async fn observed(
     for (node, story) in nodes.iter().zip(stories) {
         node.wait_for(300, story.len() as u64).await;
     }
+    (nodes, silent)
+}
+
+/// Starts two nodes that observe silent nodes at once, and a silent one, which gives each of them envelopes.
+async fn observed(
+    network: &mut Network,
+    stories: [&[Bytes]; 2],
+) -> ([Node; 2], Vec<StoppableTask>, Vec<(RawPeer, Strand)>) {
+    let (nodes, silent) = told(network, stories).await;
     let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
     let start = |node: &Node| start_checkpoint_task_with_pace(&node.engine, key(node.id), pace);
     let tasks = nodes.iter().map(start).collect();
@@ -423,10 +437,29 @@ async fn two_stories_of_a_node_that_signs_no_checkpoints_are_noticed_by_its_obse
         let held = TreeEvidence { fault: TreeFault::OtherTree, pieces };
         let judgement = verify_trees(&held, &node.engine.ports().registry.borrow());
         assert_eq!((judgement.verdict, judgement.accused), (MisbehaviorVerdict::Claim, Some(LIAR)));
+        // It asks the other observer for its envelopes, and these are proof.
+        eventually("both statements are held", || has_two_statements(node)).await;
     }
     for task in tasks {
         task.stop().await;
     }
+}
+
+/// No node is observed while it signs. Node 100 is shown no checkpoint of the story that it was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_story_that_alone_is_signed_is_proven_by_the_envelopes_of_the_peer_that_shows_it()
+{
+    let mut network = Network::new();
+    let story: Vec<_> = (1..=4).map(|place| envelope(LIAR, place)).collect();
+    let mut other = story.clone();
+    other[2] = other_envelope(3);
+    let (nodes, mut silent) = told(&mut network, [&story, &other]).await;
+    let root = nodes[1].engine.store().snapshot().root(LIAR, 4).unwrap();
+    drop(silent.remove(1));
+    let mut peer = RawPeer::join_with(&nodes[1], 300, FEATURE_CHECKPOINTS).await;
+    show(&mut peer, statement(LIAR, 4, root)).await;
+    eventually("both statements are held", || has_two_statements(&nodes[0])).await;
+    assert_eq!(evidence(&nodes[0], OriginatorId(200)), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

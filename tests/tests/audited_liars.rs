@@ -19,7 +19,7 @@ fn fault_kinds(role: Role) -> (Option<FaultKind>, Option<FaultKind>) {
         Role::CommitViaNode | Role::ReservedTopic | Role::Unpaid => {
             (Some(FaultKind::BrokenRule), None)
         }
-        Role::Equivocator | Role::IdReuse | Role::TwoCheckpoints => {
+        Role::Equivocator | Role::UnsignedEquivocator | Role::IdReuse | Role::TwoCheckpoints => {
             (None, Some(FaultKind::CheckpointRoot))
         }
         // Nodes refuse what these send, or keep it as evidence beside the log. A gap is no fault of a strand.

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hawser_proto::checkpoint::{CheckpointError, SignedCheckpoint};
+use hawser_proto::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::Contradiction;
@@ -115,6 +115,14 @@ impl CheckpointWatch {
         self.strands
             .get(&pair_of(signed))
             .is_none_or(|strand| strand.all().all(|it| it.checkpoint.size <= size))
+    }
+
+    /// Returns the size of the newest checkpoint of the same node and strand that agrees with the tree held here; 0
+    /// without one.
+    #[must_use]
+    pub fn agreed_size(&self, of: &Checkpoint) -> u64 {
+        let agreed = self.strands.get(&(of.node, of.originator)).and_then(|strand| strand.agreed);
+        agreed.map_or(0, |agreed| agreed.checkpoint.size)
     }
 
     /// Returns the strands with a checkpoint that waits for the tree to grow, or for its root to be readable.

@@ -106,6 +106,9 @@ fn observers_are_compared_apart_from_the_originator_and_from_one_another() {
     assert_eq!(watch.handle(lying, &key(5), &OURS), Ok(vec![Finding::Disputed(lying)]));
     let own = OURS.checkpoint(7);
     assert_eq!(take(&mut watch, own, OURS), [Finding::Agrees(own)], "that of the originator");
+    // The envelopes behind these are asked for.
+    let agreed = [honest, lying].map(|it| watch.agreed_size(&it.checkpoint));
+    assert_eq!(agreed, [8, 0]);
     // A tree that grows decides those of all its observers.
     let ahead = [observed(4, OURS, 12), observed(6, OURS, 13)];
     for (signed, seed) in ahead.into_iter().zip([4, 6]) {

@@ -1,5 +1,6 @@
 //! Checkpoints in the simulated network: each node signs its own strand once a second while it grows, and
-//! passes on what agrees with the trees that its store holds, in the frames that real nodes exchange.
+//! passes on what agrees with the trees that its store holds, in the frames that real nodes exchange. A strand whose
+//! node signs none is signed by those that hold it, without the half minute for which real ones wait.
 
 use bytes::{Bytes, BytesMut};
 use hawser_engine::replication::{CheckpointWatch, Finding, StoredTrees, Trees as _};
@@ -15,7 +16,7 @@ use super::members::LIAR;
 use super::node::Node;
 use super::scripted::{Naming, Script};
 use super::strands::{envelope, key, public_key};
-use super::wire::{Event, Path};
+use super::wire::{CheckpointPair, Event, Path};
 use super::world::Sim;
 
 /// Time between two rounds of a node.
@@ -33,6 +34,8 @@ pub(super) struct Checkpoints {
     pub(super) watch: CheckpointWatch,
     /// The last one of its own strand.
     own: Option<SignedCheckpoint>,
+    /// The last one that it has signed as an observer of node 300.
+    observed: Option<SignedCheckpoint>,
     /// The last round that had news.
     last_round: Round,
 }
@@ -41,7 +44,7 @@ pub(super) struct Checkpoints {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Round {
     /// The size of each checkpoint that the node holds.
-    sizes: Vec<(OriginatorId, u64)>,
+    sizes: Vec<(CheckpointPair, u64)>,
     /// The connections that are up, and their generations.
     generations: Vec<(Path, u64)>,
 }
@@ -83,16 +86,32 @@ impl Node {
 
     /// Signs the state of its own strand, if that has grown since the last time.
     fn sign_own(&mut self, time_ns: u64) {
+        self.checkpoints.own = self.signed_again(self.checkpoints.own, self.id, time_ns);
+    }
+
+    /// Signs the state of its copy of node 300's strand, if that has grown since the last time.
+    fn sign_observed(&mut self, time_ns: u64) {
+        self.checkpoints.observed = self.signed_again(self.checkpoints.observed, LIAR, time_ns);
+    }
+
+    /// Returns the checkpoint of a strand that follows the last one, or the last one if the tree has not grown.
+    fn signed_again(
+        &self,
+        last: Option<SignedCheckpoint>,
+        originator: OriginatorId,
+        time_ns: u64,
+    ) -> Option<SignedCheckpoint> {
         self.extend_trees();
-        let id = self.id;
+        let node = self.id;
         let snapshot = self.store.snapshot();
         let trees = StoredTrees(&snapshot);
-        let size = trees.size(id);
-        if self.checkpoints.own.is_none_or(|own| own.checkpoint.size < size) && size > 0 {
-            let root = trees.root(id, size).expect("it has this size");
-            let statement = Checkpoint { node: id, originator: id, size, root, time_ns };
-            self.checkpoints.own = Some(statement.sign(&key(id)));
+        let size = trees.size(originator);
+        if size == 0 || last.is_some_and(|last| last.checkpoint.size >= size) {
+            return last;
         }
+        let root = trees.root(originator, size).expect("it has this size");
+        let statement = Checkpoint { node, originator, size, root, time_ns };
+        Some(statement.sign(&key(node)))
     }
 
     /// Returns the newest checkpoint of a strand that its own node has signed, and that this node agrees with.
@@ -141,17 +160,25 @@ impl Sim {
         let pause_ms = if self.is_mended { EXCHANGE_AT_REST_MS } else { EXCHANGE_MS };
         let next = self.now + std::time::Duration::from_millis(pause_ms);
         self.queue.push(next, Event::Exchange { node: id });
-        if !self.nodes[&id].is_running {
+        let is_unsigned = self.script.as_ref().is_some_and(Script::signs_none);
+        if !self.nodes[&id].is_running || (is_unsigned && id == LIAR) {
             return;
         }
         let time_ns = self.now_ns().unsigned_abs();
         self.node(id).sign_own(time_ns);
+        if is_unsigned {
+            self.node(id).sign_observed(time_ns);
+        }
         let held = &self.nodes[&id].checkpoints;
-        let held: Vec<_> = held.watch.agreed().chain(&held.own).copied().collect();
+        let own = held.own.iter().chain(&held.observed);
+        let held: Vec<_> = held.watch.agreed().chain(own).copied().collect();
         let others = self.members.iter().filter(|other| **other != id);
         let paths = others.map(|&follower| Path { follower, server: id });
         let paths: Vec<_> = paths.filter(|path| self.connections[path].is_up).collect();
-        let of = |signed: &SignedCheckpoint| (signed.checkpoint.originator, signed.checkpoint.size);
+        let of = |signed: &SignedCheckpoint| {
+            let Checkpoint { node, originator, size, .. } = signed.checkpoint;
+            ((node, originator), size)
+        };
         let round = Round {
             sizes: held.iter().map(of).collect(),
             generations: paths.iter().map(|it| (*it, self.connections[it].generation)).collect(),
@@ -161,9 +188,10 @@ impl Sim {
         }
         for path in paths {
             for signed in &held {
-                let (originator, size) = of(signed);
-                let shown = self.connections[&path].shown_sizes.get(&originator).copied();
-                if originator == path.follower || shown.unwrap_or_default() >= size {
+                let ((node, originator), size) = of(signed);
+                let shown = self.connections[&path].shown_sizes.get(&(node, originator)).copied();
+                let is_its_own = [node, originator].contains(&path.follower);
+                if is_its_own || shown.unwrap_or_default() >= size {
                     continue;
                 }
                 // A checkpoint of the scripted node costs a tree and a signature, so it is made only here.
@@ -176,9 +204,9 @@ impl Sim {
     }
 
     fn show_checkpoint(&mut self, path: Path, signed: SignedCheckpoint) {
-        let Checkpoint { originator, size, .. } = signed.checkpoint;
+        let Checkpoint { node, originator, size, .. } = signed.checkpoint;
         let connection = self.connection(path);
-        connection.shown_sizes.insert(originator, size);
+        connection.shown_sizes.insert((node, originator), size);
         let generation = connection.generation;
         let at = self.control_arrival(path);
         let frame = ControlFrame::Checkpoint(Box::new(signed.into()));
@@ -283,6 +311,7 @@ impl Sim {
                     let accused = TreeFault::OtherTree.accused(&signed.checkpoint);
                     assert_eq!(accused, LIAR, "{id} disputes a checkpoint of an honest node");
                     self.name_liar(Naming::Disputed);
+                    self.ask_observer(id, &signed.checkpoint);
                 }
                 Finding::Contradicts(proof) => {
                     // Nodes store the originator of the second one as the accused.
@@ -294,5 +323,17 @@ impl Sim {
                 }
             }
         }
+    }
+
+    /// Lets a node ask the observer that holds another tree for its envelopes.
+    fn ask_observer(&mut self, id: OriginatorId, of: &Checkpoint) {
+        if !of.is_observers() {
+            return;
+        }
+        let (now, node) = (self.now, self.node(id));
+        let agreed = SequenceId(node.checkpoints.watch.agreed_size(of));
+        let Some(following) = node.following.get_mut(&of.originator) else { return };
+        following.follower.handle_disputed(now, of.node, agreed, of.last());
+        self.route_effects(id, of.originator);
     }
 }

@@ -67,11 +67,13 @@ pub enum Role {
     TwoCheckpoints,
     /// Sends another version of a place behind the first one, in the same answer.
     TwiceTeller,
+    /// Sends half of the nodes another version of its strand, and signs no checkpoints.
+    UnsignedEquivocator,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Forger,
         Self::Withholder,
         Self::Reorderer,
@@ -88,6 +90,7 @@ impl Role {
         Self::IdReuse,
         Self::TwoCheckpoints,
         Self::TwiceTeller,
+        Self::UnsignedEquivocator,
     ];
 
     /// Returns true if an honest node has to name the role for this reason.
@@ -115,7 +118,7 @@ impl Role {
                     || naming.is_two_statements()
             }
             Self::TwoCheckpoints => naming == Naming::Contradiction,
-            Self::TwiceTeller => naming.is_two_statements(),
+            Self::TwiceTeller | Self::UnsignedEquivocator => naming.is_two_statements(),
         }
     }
 
@@ -181,7 +184,11 @@ impl Script {
     /// The statement that it makes to one follower for a place of its own strand.
     pub(super) fn story(&self, follower: OriginatorId, sequence: SequenceId) -> Version {
         match self.role {
-            Role::Equivocator if is_fooled(follower) && sequence >= HONEST_BEFORE => Version::Other,
+            Role::Equivocator | Role::UnsignedEquivocator
+                if is_fooled(follower) && sequence >= HONEST_BEFORE =>
+            {
+                Version::Other
+            }
             Role::IdReuse if self.is_restored && sequence > RESTORED_AT => Version::Other,
             role => role.version(sequence),
         }
@@ -190,6 +197,11 @@ impl Script {
     /// Returns true if its checkpoint of a size has another root for a follower.
     pub(super) fn signs_another_root(&self, follower: OriginatorId, size: u64) -> bool {
         self.role == Role::TwoCheckpoints && is_fooled(follower) && size >= HONEST_BEFORE.0
+    }
+
+    /// Returns true if the node signs no checkpoints, and passes none on.
+    pub(super) fn signs_none(&self) -> bool {
+        self.role == Role::UnsignedEquivocator
     }
 
     /// Returns what the node sends in place of the honest items, and whether a lie is among them.

@@ -106,8 +106,8 @@ impl fmt::Display for Event {
                 })
             }
             Self::Clock { path, originator, .. } => write!(f, "{path} hears of {originator}"),
-            Self::Checkpoint { path, of: Checkpoint { originator, size, .. }, .. } => {
-                write!(f, "{path} shows the tree of {originator} at {size}")
+            Self::Checkpoint { path, of: Checkpoint { node, originator, size, .. }, .. } => {
+                write!(f, "{path} shows the tree of {originator} at {size} by {node}")
             }
             Self::Exchange { node } => write!(f, "{node} exchanges checkpoints"),
             Self::Timer { node, originator, .. } => write!(f, "{node} timer of {originator}"),
@@ -158,6 +158,9 @@ impl Queue {
     }
 }
 
+/// The node that signs a checkpoint, and the strand that it is about.
+pub(super) type CheckpointPair = (OriginatorId, OriginatorId);
+
 /// One stream on its way from a server.
 pub(super) struct Stream {
     pub(super) request: RequestId,
@@ -180,6 +183,6 @@ pub(super) struct Connection {
     pub(super) streams: BTreeMap<OriginatorId, Stream>,
     /// Strands that have grown since the server's last clock.
     pub(super) clock_due: BTreeSet<OriginatorId>,
-    /// The size of the last checkpoint of each strand that the server has shown.
-    pub(super) shown_sizes: BTreeMap<OriginatorId, u64>,
+    /// The size of the last checkpoint that the server has shown of each node and strand.
+    pub(super) shown_sizes: BTreeMap<CheckpointPair, u64>,
 }

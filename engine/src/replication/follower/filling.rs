@@ -184,9 +184,13 @@ impl Follower {
     }
 
     /// Returns the next range to ask a peer beside the source for, and the earliest time at which it may be asked.
-    pub(super) fn next_beside(&self, peer: &PeerProgress) -> Option<(Instant, Places)> {
+    pub(super) fn next_beside(
+        &self,
+        id: OriginatorId,
+        peer: &PeerProgress,
+    ) -> Option<(Instant, Places)> {
         let owed = self.owed_range(peer).map(|range| (peer.fill_at, range));
-        owed.or_else(|| self.next_range(peer))
+        self.disputed_or(id, peer, owed.or_else(|| self.next_range(peer)))
     }
 
     /// Returns the first range that a peer claims to have passed after it was asked for it. `None` before the end of
@@ -197,8 +201,12 @@ impl Follower {
         first.filter(|(_, to)| *to <= peer.claims.head())
     }
 
-    /// Notes that a peer is asked for missing places. Returns true if this is no step of its walk.
+    /// Notes that a peer is asked for missing places, or those of a dispute. Returns true if this is no step of its
+    /// walk.
     pub(super) fn note_fill_want(&mut self, id: OriginatorId, want: Want) -> bool {
+        if self.disputes.note_asked(id, want) {
+            return true;
+        }
         let Some(peer) = self.peers.get(&id) else { return false };
         let asked =
             self.missing.next_after(peer.asked_until).filter(|(_, to)| want.up_to() == Some(*to));
@@ -222,7 +230,7 @@ impl Follower {
         let is_caught_up = self.durable == self.accepted && !self.is_ahead(source);
         let peer = self.peers.get(&source).filter(|_| is_free && is_caught_up)?;
         peer.open.as_ref().filter(|open| open.up_to.is_none())?;
-        self.next_range(peer)
+        self.disputed_or(source, peer, self.next_range(peer))
     }
 
     /// Returns the time at which a want for a missing range at the source is taken back: soon if a peer claims new
@@ -239,7 +247,8 @@ impl Follower {
     fn end_fill(&mut self, now: Instant) {
         let source = self.choice.source;
         let Some(open) = self.open_want(source) else { return };
-        let unanswered = open.up_to.filter(|_| open.last == open.after);
+        let is_step = !self.disputes.is_for_dispute(source, open);
+        let unanswered = open.up_to.filter(|_| is_step && open.last == open.after);
         self.cancel_want(source);
         // It was not asked for what comes next, so it has not been silent about that.
         self.choice.progress_at = now;

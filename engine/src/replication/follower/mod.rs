@@ -20,6 +20,8 @@ mod answers;
 mod asked_ranges;
 mod choice;
 mod claims;
+mod disputes;
+mod disputing;
 mod effect;
 mod expiry;
 mod filling;
@@ -51,14 +53,13 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::faults::{self, SeededFault};
 use hawser_storage::{Change, LogEntry, SkipReason};
 
-use super::link::{
-    GapWants, PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse, WantedItems,
-};
+use super::link::{GapWants, PeerViolation, RequestId, RequestIds, StrandItem, WantResponse};
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
 use allowance::WaitAllowances;
 use choice::Choice;
 use claims::ClaimTimes;
+use disputes::Disputes;
 use open_want::OpenWant;
 use parts::Split;
 use range_answer::RangeAnswers;
@@ -120,6 +121,8 @@ pub struct Follower {
     missing: Ranges,
     /// The time at which the next window of them is read; `None` if these are all.
     window_at: Option<Instant>,
+    /// Places that peers are to be asked for because they hold another tree of them.
+    disputes: Disputes,
     requests: RequestIds,
     /// Drained by the driver after each `handle_*` call, so it holds what one call makes: a few effects for each peer.
     effects: VecDeque<Effect>,
@@ -195,6 +198,7 @@ impl Follower {
             split_alone: 0,
             missing: missing.into_iter().collect(),
             window_at: None,
+            disputes: Disputes::default(),
             requests: RequestIds::default(),
             effects: VecDeque::new(),
         };
@@ -214,12 +218,12 @@ impl Follower {
         self.durable
     }
 
-    /// Returns the number of things that the follower keeps in memory: peers, ranges that it searches for,
-    /// and effects that were not taken yet.
+    /// Returns the number of things that the follower keeps in memory: peers, their disputes, ranges that it searches
+    /// for, and effects that were not taken yet.
     #[must_use]
     pub fn size(&self) -> usize {
         let of_peers = self.peers.len() + self.allowances.len() + self.choice.len();
-        of_peers + self.missing.len() + self.effects.len()
+        of_peers + self.disputes.len() + self.missing.len() + self.effects.len()
     }
 
     /// Returns true if this request is still open at the peer. Responses to other requests change nothing,
@@ -463,7 +467,9 @@ impl Follower {
                 self.note_find(&entry, writes);
             }
             // Sent again, or a late find. Storage distinguishes the two by comparing the statements.
+            let len_bytes = entry.bytes.len();
             writes.compare.push(entry);
+            self.note_compared(now, from, sequence, len_bytes);
             return Ok(());
         }
         self.note_find(&entry, writes);
@@ -541,59 +547,5 @@ impl Follower {
         if let Some((sequence, originator_ns)) = writes.found {
             self.effects.push_back(Effect::Found { peer: from, sequence, originator_ns });
         }
-    }
-
-    /// Sends a want to every idle peer that may be asked now.
-    fn send_wants(&mut self, now: Instant) {
-        let is_due = |(id, peer): &(&OriginatorId, &PeerProgress)| {
-            peer.open.is_none() && self.asked_at(**id, peer) <= now
-        };
-        let due: Vec<_> = self.peers.iter().filter(is_due).map(|(id, _)| *id).collect();
-        for id in due {
-            // Looked at again, because a peer that was asked before may have taken the turn.
-            let peer = self.peers.get(&id).filter(|peer| self.asked_at(id, peer) <= now);
-            let want =
-                peer.and_then(|peer| Some((self.next_want(id, peer)?, self.is_for_fill(id, peer))));
-            let Some((want, is_fill)) = want else { continue };
-            self.note_part_asked(now, id);
-            self.note_turn(now, id);
-            self.send_want(now, id, want, is_fill);
-        }
-    }
-
-    /// Opens a want at an idle peer. `is_fill` says that it is for places marked missing.
-    fn send_want(&mut self, now: Instant, id: OriginatorId, want: Want, is_fill: bool) {
-        if id == self.choice.source {
-            self.choice.progress_at = now;
-        }
-        let is_owed = is_fill && self.note_fill_want(id, want);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let request = self.requests.next();
-        peer.note_asked(now, want, is_fill && !is_owed);
-        peer.open = Some(OpenWant::new(request, now, want, is_fill));
-        self.note_search_asked(now, id);
-        self.effects.push_back(Effect::Want { peer: id, request, want });
-    }
-
-    /// Returns the want for an idle peer: the places of the search if there is one, else the strand
-    /// if the peer is its source or tried beside it, else the next range that is marked missing.
-    fn next_want(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
-        let want = |after, up_to| Want::envelopes(self.originator, after, up_to);
-        if self.choice.is_relayed && id == self.originator {
-            return None;
-        }
-        if let Some(search) = &self.search {
-            let gap = WantedItems::Envelopes(Some(search.asked_through_of(id)));
-            let (after, items) = search.further.asked_of(id).unwrap_or((self.accepted, gap));
-            return Some(Want { originator: self.originator, after, items });
-        }
-        if self.is_for_parts(id, peer) {
-            return self.next_part(id, peer);
-        }
-        if self.choice.is_asked(id) {
-            return Some(want(self.durable, None));
-        }
-        let (_, (from, to)) = self.next_beside(peer)?;
-        Some(want(from.previous(), Some(to)))
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct OpenWant {
     pub(super) request: RequestId,
     /// The time at which the peer was asked.
     pub(super) asked_at: Instant,
-    /// The want is for places marked missing.
+    /// The want is for places marked missing, or of a dispute.
     pub(super) is_fill: bool,
     /// The place before the first one asked for.
     pub(super) after: SequenceId,

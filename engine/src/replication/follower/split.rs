@@ -183,7 +183,7 @@ impl Follower {
         let is_for_parts = self.search.is_none() && self.is_for_parts(id, peer);
         let at = if is_for_parts { peer.part_at } else { peer.ask_at };
         let is_for_fill = self.is_for_fill(id, peer);
-        let range_at = self.next_beside(peer).map(|(at, _)| at).filter(|_| is_for_fill);
+        let range_at = self.next_beside(id, peer).map(|(at, _)| at).filter(|_| is_for_fill);
         range_at.into_iter().chain(self.turn_at(id)).fold(at, Instant::max)
     }
 

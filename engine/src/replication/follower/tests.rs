@@ -7,8 +7,10 @@ use proptest::prelude::*;
 use super::filling::{FILL_EVERY, FILL_PAUSE};
 use super::search::SEARCH_AGAIN_AFTER;
 use super::*;
+use crate::replication::link::Want;
 
 mod answers;
+mod disputes;
 mod expiry;
 mod filling;
 mod long_gaps;

@@ -1,4 +1,4 @@
-//! The ends of wants: answered, refused, or taken back.
+//! Wants: which one a peer gets, and how each ends: answered, refused, or taken back.
 
 use std::time::Instant;
 
@@ -8,10 +8,65 @@ use super::effect::Effect;
 use super::further::FurtherForm;
 use super::open_want::OpenWant;
 use super::search::SEARCH_AGAIN_AFTER;
-use super::{Follower, RETRY_AFTER};
-use crate::replication::link::GapWants;
+use super::{Follower, PeerProgress, RETRY_AFTER};
+use crate::replication::link::{GapWants, Want, WantedItems};
 
 impl Follower {
+    /// Sends a want to every idle peer that may be asked now.
+    pub(super) fn send_wants(&mut self, now: Instant) {
+        let is_due = |(id, peer): &(&OriginatorId, &PeerProgress)| {
+            peer.open.is_none() && self.asked_at(**id, peer) <= now
+        };
+        let due: Vec<_> = self.peers.iter().filter(is_due).map(|(id, _)| *id).collect();
+        for id in due {
+            // Looked at again, because a peer that was asked before may have taken the turn.
+            let peer = self.peers.get(&id).filter(|peer| self.asked_at(id, peer) <= now);
+            let want =
+                peer.and_then(|peer| Some((self.next_want(id, peer)?, self.is_for_fill(id, peer))));
+            let Some((want, is_fill)) = want else { continue };
+            self.note_part_asked(now, id);
+            self.note_turn(now, id);
+            self.send_want(now, id, want, is_fill);
+        }
+    }
+
+    /// Opens a want at an idle peer. `is_fill` says that it is for places marked missing, or of a dispute.
+    pub(super) fn send_want(&mut self, now: Instant, id: OriginatorId, want: Want, is_fill: bool) {
+        if id == self.choice.source {
+            self.choice.progress_at = now;
+        }
+        let is_owed = is_fill && self.note_fill_want(id, want);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let request = self.requests.next();
+        peer.note_asked(now, want, is_fill && !is_owed);
+        peer.open = Some(OpenWant::new(request, now, want, is_fill));
+        self.note_search_asked(now, id);
+        self.effects.push_back(Effect::Want { peer: id, request, want });
+    }
+
+    /// Returns the want for an idle peer: the places of the search if there is one, else the strand
+    /// if the peer is its source or tried beside it, else the next range that is marked missing, or the
+    /// places of a dispute with the peer.
+    pub(super) fn next_want(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
+        let want = |after, up_to| Want::envelopes(self.originator, after, up_to);
+        if self.choice.is_relayed && id == self.originator {
+            return None;
+        }
+        if let Some(search) = &self.search {
+            let gap = WantedItems::Envelopes(Some(search.asked_through_of(id)));
+            let (after, items) = search.further.asked_of(id).unwrap_or((self.accepted, gap));
+            return Some(Want { originator: self.originator, after, items });
+        }
+        if self.is_for_parts(id, peer) {
+            return self.next_part(id, peer);
+        }
+        if self.choice.is_asked(id) {
+            return Some(want(self.durable, None));
+        }
+        let (_, (from, to)) = self.next_beside(id, peer)?;
+        Some(want(from.previous(), Some(to)))
+    }
+
     /// Closes a want whose answer has ended, and sets the time to ask again. `is_answered` is false if the peer has
     /// refused it, or its stream broke.
     pub(super) fn finish_want(&mut self, now: Instant, id: OriginatorId, is_answered: bool) {
@@ -20,6 +75,9 @@ impl Follower {
         if open.is_fill {
             // The source is asked for what comes next again, another peer for the next range.
             peer.ask_at = if is_answered { now } else { now + RETRY_AFTER };
+            if is_answered {
+                self.disputes.end(id, &open);
+            }
             return;
         }
         let is_own = id == self.originator;
@@ -68,7 +126,7 @@ impl Follower {
         self.release_part(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(open) = peer.open.take() else { return };
-        if open.is_fill {
+        if open.is_fill && !self.disputes.is_for_dispute(id, &open) {
             peer.note_fill_stopped(&open);
         }
         self.effects.push_back(Effect::Stop { peer: id });

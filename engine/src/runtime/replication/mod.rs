@@ -4,7 +4,8 @@
 //! - [`Replication`]: the handle that the transport uses;
 //! - `state`, `peers`, `counters`: what the tasks share;
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
-//! - `checkpoints`, `checkpoint_ports`: the exchange of signed checkpoints with peers;
+//! - `checkpoints`, `checkpoint_ports`: the exchange of signed checkpoints with peers; `disputed`: trees that differ
+//!   from those held here, on their way to the followers of their strands;
 //! - `evidence`: finds evidence against originators; `record`: records it; `conflicts`: evidence of two statements for
 //!   one place;
 //! - `doubted`, `suspected`: envelopes that may become evidence later; `unreadable`: damaged ones that cannot;
@@ -28,6 +29,7 @@ mod checkpoints;
 mod conflicts;
 mod counters;
 mod dependencies;
+mod disputed;
 mod doubted;
 mod evidence;
 mod expired;
@@ -73,6 +75,7 @@ use super::stop::{self, StopSender, StopSignal};
 use super::{Engine, Heads};
 use crate::replication::{CheckpointOffers, GapWants, ShownLimits};
 use checkpoint_ports::CheckpointPorts;
+use disputed::DisputedTrees;
 use doubted::DoubtedFees;
 use fault_lines::FaultLines;
 use former_keys::FormerKeys;
@@ -172,6 +175,7 @@ impl Replication {
             liveness: LivenessNotes::default(),
             reports: engine.reports().clone(),
             checkpoints: CheckpointPorts::default(),
+            disputed: DisputedTrees::default(),
             voids: VoidPorts::new(engine.store()),
             found: Mutex::default(),
             key: engine.key.clone(),

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use super::catch_up::CatchUp;
 use super::checkpoint_ports::CheckpointPorts;
 use super::counters::{ReplicationCounters, StrandCounters};
+use super::disputed::DisputedTrees;
 use super::doubted::DoubtedFees;
 use super::fault_lines::FaultLines;
 use super::former_keys::FormerKeys;
@@ -65,6 +66,7 @@ pub(super) struct ReplicationState {
     pub(super) liveness: LivenessNotes,
     pub(super) reports: Reports,
     pub(super) checkpoints: CheckpointPorts,
+    pub(super) disputed: DisputedTrees,
     pub(super) voids: VoidPorts,
     /// Strands of which missing places were found, or may have been in the last run, since the last look at the claims
     /// about their nodes.

@@ -402,6 +402,9 @@ impl StrandTask {
         for (id, peer) in &self.connected {
             self.follower.handle_head(now(), *id, peer.head(self.originator));
         }
+        for (holder, tree) in self.state.disputed.take(self.originator) {
+            self.follower.handle_disputed(now(), holder, tree.agreed, tree.disputed);
+        }
         self.follower.handle_timeout(now());
         self.split();
         // It finds no room while others have shown too much.

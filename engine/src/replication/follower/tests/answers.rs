@@ -5,6 +5,7 @@ use super::*;
 use crate::replication::follower::allowance::ANSWER_WITHIN;
 use crate::replication::follower::choice::STALL_TIMEOUT;
 use crate::replication::follower::search::SEARCH_EVERY;
+use crate::replication::link::WantedItems;
 
 /// A time after which other peers have had long enough for what a relay leaves out.
 const LONG_AGO_NS: i64 = NOW_NS - 120_000_000_000;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Contradiction;
 use hawser_rules::misbehavior::TreeFault;
 use hawser_storage::{Evidence, Misbehavior, Snapshot};
@@ -13,6 +13,7 @@ use hawser_storage::{Evidence, Misbehavior, Snapshot};
 use super::CheckpointExchange;
 use crate::misbehavior::evidence_of;
 use crate::replication::{Finding, OfferKey};
+use crate::runtime::replication::disputed::DisputedTree;
 
 impl CheckpointExchange {
     /// Acts on findings; `from` is the peer whose message led to them.
@@ -37,6 +38,7 @@ impl CheckpointExchange {
                         continue; // the tree that is held here is not that of the present node
                     }
                     log_difference(&of);
+                    self.dispute(&of, from);
                     let bytes = signed.encode().to_vec().into();
                     self.accuse(TreeFault::OtherTree, &of, from, vec![bytes]);
                 }
@@ -45,6 +47,20 @@ impl CheckpointExchange {
                     self.expose(&found, from);
                 }
             }
+        }
+    }
+
+    /// Has the holder of another tree of a node's strand asked for its envelopes. Two statements for one place are
+    /// proof against the strand's node. The holder is the observer. If the strand's node has signed the tree, it is the
+    /// peer that shows it, because peers show what agrees with their trees. The strand's node itself would only repeat
+    /// what it has sent.
+    fn dispute(&self, of: &Checkpoint, from: Option<OriginatorId>) {
+        let holder = if of.is_observers() { Some(of.node) } else { from };
+        let holder = holder.filter(|it| of.originator.is_node() && *it != of.originator);
+        if let Some(holder) = holder {
+            let agreed = SequenceId(self.watch.agreed_size(of));
+            let tree = DisputedTree { agreed, disputed: of.last() };
+            self.state.disputed.add(of.originator, holder, tree);
         }
     }
 

@@ -1,0 +1,62 @@
+//! Asking for the places of a dispute, and the comparison of what the peer sends.
+
+use std::time::Instant;
+
+use hawser_proto::{OriginatorId, SequenceId};
+
+use super::effect::Effect;
+use super::{Follower, PeerProgress};
+use crate::replication::ranges::Places;
+
+impl Follower {
+    /// Notes that a peer holds another tree than this node of the places up to `disputed`, and that both agree on the
+    /// tree of those up to `agreed`. The peer is asked for the places between, once nothing else waits. Has no effect
+    /// for the strand's own node, and on strands whose second statements are no evidence.
+    pub fn handle_disputed(
+        &mut self,
+        now: Instant,
+        peer: OriginatorId,
+        agreed: SequenceId,
+        disputed: SequenceId,
+    ) {
+        let is_judged = self.originator.is_node() && self.own_beside.is_none();
+        if is_judged && peer != self.originator {
+            // Of later places, an envelope would begin a search.
+            self.disputes.begin(now, peer, agreed, disputed.min(self.accepted));
+        }
+        self.look(now);
+        self.send_wants(now);
+    }
+
+    /// Returns the places of a dispute with a peer in place of these that are marked missing, unless the missing ones
+    /// may be asked for earlier; with the time.
+    pub(super) fn disputed_or(
+        &self,
+        id: OriginatorId,
+        peer: &PeerProgress,
+        missing: Option<(Instant, Places)>,
+    ) -> Option<(Instant, Places)> {
+        let disputed = self.disputes.places(id).map(|(paced_until, places)| {
+            (paced_until.map_or(peer.fill_at, |at| at.max(peer.fill_at)), places)
+        });
+        // Of equal times the first one: a dispute is short.
+        disputed.into_iter().chain(missing).min_by_key(|(at, _)| *at)
+    }
+
+    /// Notes that a peer has sent an envelope of a place that was passed. Ends its want if that is for the places of a
+    /// dispute, and the peer has sent as many bytes as it may.
+    pub(super) fn note_compared(
+        &mut self,
+        now: Instant,
+        from: OriginatorId,
+        sequence: SequenceId,
+        len_bytes: usize,
+    ) {
+        let open = self.peers.get(&from).and_then(|peer| peer.open.as_ref());
+        let Some(open) = open else { return };
+        if self.disputes.note_sent(from, open, sequence, len_bytes) {
+            self.effects.push_back(Effect::Stop { peer: from });
+            self.finish_want(now, from, true);
+        }
+    }
+}
