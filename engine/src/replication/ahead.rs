@@ -475,7 +475,7 @@ impl ShownStrand {
         head: SequenceId,
     ) -> Follower {
         let follower = Follower::new(self.originator, verified, [], now).with_missing_of(before);
-        let follower = follower.stepped_back(before.stepped_back_ns());
+        let follower = follower.with_disputes_of(before).stepped_back(before.stepped_back_ns());
         let follower = match self.stage {
             ShownStage::AskedAgain { .. } => follower.after_failed(before, now),
             ShownStage::Verified | ShownStage::Shown { .. } => follower.with_doubts_of(before),
@@ -501,7 +501,7 @@ impl ShownStrand {
         self.stage = ShownStage::Shown { verified };
         let follower = Follower::new(self.originator, head, [], now);
         let follower = follower.with_missing_of(before).with_doubts_of(before);
-        Some(follower.stepped_back(before.stepped_back_ns()))
+        Some(follower.with_disputes_of(before).stepped_back(before.stepped_back_ns()))
     }
 
     /// True if peers have brought enough of what was asked for again, which ends at `through`, and shown places are

@@ -321,3 +321,20 @@ fn a_peer_that_has_sent_a_changed_outer_layer_comes_behind_others() {
     again.handle_peer_up(rig.now, honest, head);
     assert_eq!(again.source(), Some(honest));
 }
+
+/// The strand's node, against which a dispute can bring proof, can have the strand begin anew.
+#[test]
+fn a_strand_that_begins_anew_keeps_its_disputes_with_peers() {
+    let mut rig = Rig::new(8);
+    (0..3).for_each(|_| rig.page());
+    let (holder, first) = (OriginatorId(300), SequenceId(1));
+    rig.follower.handle_disputed(rig.now, holder, SequenceId::NONE, first);
+    let mut anew = rig.ahead.ask_again(rig.now, &rig.follower, first, SequenceId(3));
+    anew.handle_peer_up(rig.now, holder, SequenceId::NONE);
+    let effects = std::iter::from_fn(|| anew.poll_effect());
+    let wanted = effects.filter_map(|effect| match effect {
+        Effect::Want { want, .. } => want.up_to(),
+        _ => None,
+    });
+    assert_eq!(wanted.collect::<Vec<_>>(), [first]);
+}

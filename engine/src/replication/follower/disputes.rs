@@ -7,8 +7,9 @@
 //!
 //! A peer can dispute any tree, and need not answer. So it is asked as for places that are marked missing: never while
 //! a search, a part of a backlog or a new envelope waits. The places, the bytes and the wants of a dispute are bounded,
-//! and so are the disputes of a peer in a minute. A want that a search takes back is sent again, because the strand's
-//! node, which may be the one at fault, can begin a search at any time.
+//! and so are the disputes of a peer, in a minute and in all. A want that a search takes back is sent again, because
+//! the strand's node, which may be the one at fault, can begin a search at any time. That node can also have a follower
+//! replaced, so the next one takes the disputes over.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -26,15 +27,20 @@ pub(super) const DISPUTE_EVERY: Duration = Duration::from_secs(60);
 pub(super) const DISPUTED_PLACES_MAX: u64 = 1_024;
 /// Bytes of envelopes that a peer may send in a dispute. Specified (same page). One envelope may exceed it.
 pub(super) const DISPUTED_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Disputes with a peer until the strand is followed from the disk again. Specified (same page): a peer that holds a
+/// long history of its own shows four parts of it, and one that disputes without end costs no more.
+pub(super) const DISPUTES_MAX: usize = 4;
 /// Wants of a dispute. Specified (same page): the first one, and three if searches or the link end it.
 pub(super) const DISPUTE_WANTS_MAX: usize = 4;
 
 /// The disputes with peers, of each peer the last one. Bounded by the nodes of the registry.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Disputes(BTreeMap<OriginatorId, Dispute>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Dispute {
+    /// The number of disputes with the peer, with this one.
+    number: usize,
     /// The last place on which both agree, or which the peer has sent.
     after: SequenceId,
     /// The last place that the peer is asked for.
@@ -64,7 +70,7 @@ impl Disputes {
     }
 
     /// Begins a dispute about the places behind `agreed` and up to `disputed`, without those that the peer has sent in
-    /// earlier ones. Does nothing while the last dispute with the peer is not over.
+    /// earlier ones. Does nothing while the last dispute with the peer is not over, or if there were too many.
     pub(super) fn begin(
         &mut self,
         now: Instant,
@@ -73,7 +79,8 @@ impl Disputes {
         disputed: SequenceId,
     ) {
         let last = self.0.get(&peer);
-        if last.is_some_and(|last| last.places().is_some()) {
+        let before = last.map_or(0, |last| last.number);
+        if before >= DISPUTES_MAX || last.is_some_and(|last| last.places().is_some()) {
             return;
         }
         let after = last.map_or(agreed, |last| last.after.max(agreed));
@@ -83,6 +90,7 @@ impl Disputes {
             return;
         }
         let dispute = Dispute {
+            number: before + 1,
             after,
             through,
             paced_until,

@@ -28,6 +28,14 @@ impl Follower {
         self.send_wants(now);
     }
 
+    /// Takes over the disputes of an earlier follower of the strand. Their places are asked for once this one has
+    /// passed them.
+    #[must_use]
+    pub fn with_disputes_of(mut self, before: &Self) -> Self {
+        self.disputes = before.disputes.clone();
+        self
+    }
+
     /// Returns the places of a dispute with a peer in place of these that are marked missing, unless the missing ones
     /// may be asked for earlier; with the time.
     pub(super) fn disputed_or(
@@ -36,7 +44,8 @@ impl Follower {
         peer: &PeerProgress,
         missing: Option<(Instant, Places)>,
     ) -> Option<(Instant, Places)> {
-        let disputed = self.disputes.places(id).map(|(paced_until, places)| {
+        let disputed = self.disputes.places(id).filter(|(_, (_, to))| *to <= self.accepted);
+        let disputed = disputed.map(|(paced_until, places)| {
             (paced_until.map_or(peer.fill_at, |at| at.max(peer.fill_at)), places)
         });
         // Of equal times the first one: a dispute is short.

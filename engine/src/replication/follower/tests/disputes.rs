@@ -80,6 +80,11 @@ fn a_peer_that_disputes_without_end_is_asked_for_one_window_a_minute() {
         assert_eq!(rig.wait(DISPUTE_EVERY - MOMENT), []);
         rig.wait(MOMENT);
     }
+    // The fourth one is the last.
+    assert_eq!(rig.asks(OTHER), Some((3_072, Some(4_096))));
+    rig.answer(OTHER, whole(3_073..=4_096));
+    assert_eq!(dispute(&mut rig, OTHER, 0, 10_000), []);
+    assert_eq!(rig.wait(DISPUTE_EVERY * 3), []);
 }
 
 #[test]
@@ -123,6 +128,22 @@ fn a_search_comes_before_a_dispute_and_does_not_end_it() {
     // So it is when the connection breaks.
     rig.down(OTHER);
     rig.up(OTHER);
+    assert_eq!(rig.asks(OTHER), Some((5, Some(9))));
+}
+
+/// A bad outer layer has a strand that is shown first begin anew, and its node can send one at any time.
+#[test]
+fn the_next_follower_of_a_strand_goes_on_with_its_disputes() {
+    let mut rig = beside(9);
+    dispute(&mut rig, OTHER, 4, 9);
+    rig.answer(OTHER, envelopes([5]));
+    let anew = Follower::new(SOURCE, SequenceId(7), [], rig.now);
+    rig.follower = anew.with_disputes_of(&rig.follower);
+    rig.asked.clear();
+    rig.up(SOURCE);
+    rig.up(OTHER);
+    assert_eq!(rig.asks(OTHER), None, "it has yet to pass these places again");
+    rig.answer(SOURCE, envelopes([8, 9]));
     assert_eq!(rig.asks(OTHER), Some((5, Some(9))));
 }
 
