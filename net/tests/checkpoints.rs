@@ -22,7 +22,7 @@ use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, ver
 use hawser_storage::UnknownFolder;
 use prost::Message as _;
 
-const LIAR: OriginatorId = OriginatorId(300);
+pub(crate) const LIAR: OriginatorId = OriginatorId(300);
 
 fn now_ns() -> u64 {
     u64::try_from(NOW_NS).expect("a time after 1970")
@@ -43,7 +43,7 @@ fn cosigners(checkpoint: &CosignedCheckpoint) -> Vec<u32> {
 }
 
 /// Waits until a node holds a checkpoint with these cosignatures.
-async fn wait_for(node: &Node, of: u32, size: u64, by: &[u32]) {
+pub(crate) async fn wait_for(node: &Node, of: u32, size: u64, by: &[u32]) {
     let what = format!("{} holds {of} at {size}, cosigned by {by:?}", node.id);
     let is_so = || {
         newest(node, of).is_some_and(|it| it.signed.checkpoint.size == size && cosigners(&it) == by)
@@ -52,12 +52,12 @@ async fn wait_for(node: &Node, of: u32, size: u64, by: &[u32]) {
 }
 
 /// Waits until a node may sign, and so cosigns. Peers that send no clock hold its own strand up for a second.
-async fn until_it_may_sign(node: &Node) {
+pub(crate) async fn until_it_may_sign(node: &Node) {
     eventually("it may sign", || node.engine.may_sign().is_ok()).await;
 }
 
 /// Evidence that a node keeps against another one.
-fn evidence(node: &Node, accused: OriginatorId) -> Vec<Misbehavior> {
+pub(crate) fn evidence(node: &Node, accused: OriginatorId) -> Vec<Misbehavior> {
     let snapshot = node.engine.store().snapshot();
     let found = snapshot
         .evidence(EvidenceTime::default(), usize::MAX, usize::MAX)
@@ -66,7 +66,7 @@ fn evidence(node: &Node, accused: OriginatorId) -> Vec<Misbehavior> {
     of_accused.map(|it| it.evidence.misbehavior).collect()
 }
 
-fn statement(node: OriginatorId, size: u64, root: TreeHash) -> SignedCheckpoint {
+pub(crate) fn statement(node: OriginatorId, size: u64, root: TreeHash) -> SignedCheckpoint {
     let time_ns = now_ns() - 3_600_000_000_000 + size;
     Checkpoint { node, originator: node, size, root, time_ns }.sign(&key(node))
 }
@@ -77,7 +77,7 @@ fn of_a_stranger() -> SignedCheckpoint {
     Checkpoint { node: OriginatorId(900), ..of }.sign(&key(LIAR))
 }
 
-async fn show(peer: &mut RawPeer, signed: SignedCheckpoint) {
+pub(crate) async fn show(peer: &mut RawPeer, signed: SignedCheckpoint) {
     peer.say(ControlFrame::Checkpoint(Box::new(signed.into()))).await;
 }
 
@@ -294,19 +294,19 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
 }
 
 /// The envelope of another story for a place.
-fn other_envelope(place: u64) -> Bytes {
+pub(crate) fn other_envelope(place: u64) -> Bytes {
     let original = statement_of(LIAR, place);
     let payer = message(LIAR, place + 1_000).encode_to_vec().into();
     sign(&pb::UnsignedOriginatorEnvelope { payer_envelope_bytes: payer, ..original }, LIAR)
 }
 
 /// True if a node holds two statements of node 300 for one place.
-fn has_two_statements(node: &Node) -> bool {
+pub(crate) fn has_two_statements(node: &Node) -> bool {
     evidence(node, LIAR).iter().any(|it| matches!(it, Misbehavior::TwoStatements(_)))
 }
 
 /// Starts two nodes that sign nothing, and a silent one, which gives each of them envelopes.
-async fn told(
+pub(crate) async fn told(
     network: &mut Network,
     stories: [&[Bytes]; 2],
 ) -> ([Node; 2], Vec<(RawPeer, Strand)>) {
@@ -337,10 +337,15 @@ async fn observed(
     stories: [&[Bytes]; 2],
 ) -> ([Node; 2], Vec<StoppableTask>, Vec<(RawPeer, Strand)>) {
     let (nodes, silent) = told(network, stories).await;
+    let tasks = observe(&nodes);
+    (nodes, tasks, silent)
+}
+
+/// Lets nodes observe silent nodes at once.
+pub(crate) fn observe(nodes: &[Node]) -> Vec<StoppableTask> {
     let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
     let start = |node: &Node| start_checkpoint_task_with_pace(&node.engine, key(node.id), pace);
-    let tasks = nodes.iter().map(start).collect();
-    (nodes, tasks, silent)
+    nodes.iter().map(start).collect()
 }
 
 /// The newest checkpoint that a node holds of what another one observes of the silent node.
@@ -443,23 +448,6 @@ async fn two_stories_of_a_node_that_signs_no_checkpoints_are_noticed_by_its_obse
     for task in tasks {
         task.stop().await;
     }
-}
-
-/// No node is observed while it signs. Node 100 is shown no checkpoint of the story that it was told.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_story_that_alone_is_signed_is_proven_by_the_envelopes_of_the_peer_that_shows_it()
-{
-    let mut network = Network::new();
-    let story: Vec<_> = (1..=4).map(|place| envelope(LIAR, place)).collect();
-    let mut other = story.clone();
-    other[2] = other_envelope(3);
-    let (nodes, mut silent) = told(&mut network, [&story, &other]).await;
-    let root = nodes[1].engine.store().snapshot().root(LIAR, 4).unwrap();
-    drop(silent.remove(1));
-    let mut peer = RawPeer::join_with(&nodes[1], 300, FEATURE_CHECKPOINTS).await;
-    show(&mut peer, statement(LIAR, 4, root)).await;
-    eventually("both statements are held", || has_two_statements(&nodes[0])).await;
-    assert_eq!(evidence(&nodes[0], OriginatorId(200)), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@
 mod checkpoints;
 mod common;
 mod departed;
+mod disputes;
 mod long_frames;
 mod migrated;
 mod prefixes;

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hawser_proto::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
+use hawser_proto::checkpoint::{Checkpoint, CheckpointError, CosignedCheckpoint, SignedCheckpoint};
 use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::Contradiction;
@@ -123,6 +123,27 @@ impl CheckpointWatch {
     pub fn agreed_size(&self, of: &Checkpoint) -> u64 {
         let agreed = self.strands.get(&(of.node, of.originator)).and_then(|strand| strand.agreed);
         agreed.map_or(0, |agreed| agreed.checkpoint.size)
+    }
+
+    /// Returns the size of a checkpoint if it is the newest one of the same node and strand that agrees with the tree
+    /// held here, and `by` has cosigned it; 0 otherwise.
+    #[must_use]
+    pub fn cosigned_size(&self, held: &CosignedCheckpoint, by: OriginatorId) -> u64 {
+        let of = held.signed.checkpoint;
+        let agreed = self.strands.get(&pair_of(&held.signed)).and_then(|strand| strand.agreed);
+        let is_agreed =
+            agreed.is_some_and(|it| (it.checkpoint.size, it.checkpoint.root) == (of.size, of.root));
+        let is_cosigned = held.cosignatures.iter().any(|it| it.cosigner == by);
+        if is_agreed && is_cosigned { of.size } else { 0 }
+    }
+
+    /// Returns true if a checkpoint has another root than the tree held here, and so has one that is kept of the same
+    /// node and strand. Reads nothing if none is kept. The signature of this one is not verified.
+    #[must_use]
+    pub fn is_disputed(&self, of: &Checkpoint, trees: &impl Trees) -> bool {
+        let strand = self.strands.get(&(of.node, of.originator));
+        strand.is_some_and(|strand| !strand.disputed.is_empty())
+            && trees.root(of.originator, of.size).is_some_and(|root| root != of.root)
     }
 
     /// Returns the strands with a checkpoint that waits for the tree to grow, or for its root to be readable.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::RangeInclusive;
 
 use hawser_engine::replication::{CheckpointWatch, Finding, Trees};
-use hawser_proto::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
+use hawser_proto::checkpoint::{Checkpoint, CheckpointError, CosignedCheckpoint, SignedCheckpoint};
 use hawser_proto::merkle::{
     ConsistencyProof, ProofError, Subtree, TreeHash, consistency_proof, node_hash, root,
 };
@@ -109,6 +109,15 @@ fn observers_are_compared_apart_from_the_originator_and_from_one_another() {
     // The envelopes behind these are asked for.
     let agreed = [honest, lying].map(|it| watch.agreed_size(&it.checkpoint));
     assert_eq!(agreed, [8, 0]);
+    // Or those behind what the strand's node has signed, if the observer has cosigned it.
+    let mut held = CosignedCheckpoint::from(own);
+    let by = lying.checkpoint.node;
+    assert_eq!(watch.cosigned_size(&held, by), 0);
+    let cosigner = SecretKey::from_bytes(&[5; 32]).unwrap();
+    assert!(held.add_cosignature(own.checkpoint.cosign(by, 9, &cosigner)));
+    assert_eq!(watch.cosigned_size(&held, by), 7);
+    held.signed = OTHER.checkpoint(7);
+    assert_eq!(watch.cosigned_size(&held, by), 0, "it does not agree with the tree held here");
     // A tree that grows decides those of all its observers.
     let ahead = [observed(4, OURS, 12), observed(6, OURS, 13)];
     for (signed, seed) in ahead.into_iter().zip([4, 6]) {
@@ -354,6 +363,9 @@ fn a_root_that_is_signed_again_and_again_is_disputed_once() {
     for time_ns in 101..200 {
         assert_eq!(take(&mut watch, OTHER.checkpoint_at(8, time_ns), OURS), []);
     }
+    // Each peer that shows the other root can be asked for its envelopes, and none that shows the root held here.
+    let is_disputed = |story: Story| watch.is_disputed(&story.checkpoint(8).checkpoint, &OURS);
+    assert_eq!([OTHER, OURS].map(is_disputed), [true, false]);
     // What is signed again is compared with the others still.
     let larger = OTHER.checkpoint_at(9, 300);
     assert_eq!(take(&mut watch, larger, OURS), [Finding::Disputed(larger)]);

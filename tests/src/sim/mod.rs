@@ -40,7 +40,7 @@ use crate::harness::seed::VARIABLE;
 const SEEDS: u64 = 200;
 /// Seeds of an ordinary run of the network with a hostile node.
 const HOSTILE_SEEDS: u64 = 2_000;
-/// Seeds of an ordinary run of the networks with a scripted liar: about 140 of each role.
+/// Seeds of an ordinary run of the networks with a scripted liar: about 120 of each role.
 const SCRIPTED_SEEDS: u64 = 2_000;
 /// Environment variable with another number of seeds.
 const COUNT_VARIABLE: &str = "HAWSER_SIM_SEEDS";

@@ -38,7 +38,9 @@ impl CheckpointExchange {
                         continue; // the tree that is held here is not that of the present node
                     }
                     log_difference(&of);
-                    self.dispute(&of, from);
+                    if of.is_observers() {
+                        self.dispute(&of, of.node);
+                    }
                     let bytes = signed.encode().to_vec().into();
                     self.accuse(TreeFault::OtherTree, &of, from, vec![bytes]);
                 }
@@ -51,17 +53,22 @@ impl CheckpointExchange {
     }
 
     /// Has the holder of another tree of a node's strand asked for its envelopes. Two statements for one place are
-    /// proof against the strand's node. The holder is the observer. If the strand's node has signed the tree, it is the
-    /// peer that shows it, because peers show what agrees with their trees. The strand's node itself would only repeat
-    /// what it has sent.
-    fn dispute(&self, of: &Checkpoint, from: Option<OriginatorId>) {
-        let holder = if of.is_observers() { Some(of.node) } else { from };
-        let holder = holder.filter(|it| of.originator.is_node() && *it != of.originator);
-        if let Some(holder) = holder {
-            let agreed = SequenceId(self.watch.agreed_size(of));
+    /// proof against the strand's node. The strand's node itself would only repeat what it has sent.
+    pub(super) fn dispute(&self, of: &Checkpoint, holder: OriginatorId) {
+        if of.originator.is_node() && holder != of.originator {
+            let agreed = SequenceId(self.agreed_with(holder, of));
             let tree = DisputedTree { agreed, disputed: of.last() };
             self.state.disputed.add(of.originator, holder, tree);
         }
+    }
+
+    /// Returns the size of the newest tree on which this node and the holder of another one agree. Beside the tree that
+    /// the same node has signed before, it may be one of the strand's node that the holder has cosigned: no observer
+    /// signs while that node does, so the first tree of an observer may be a million places long.
+    fn agreed_with(&self, holder: OriginatorId, of: &Checkpoint) -> u64 {
+        let of_strand = self.newest.get(&(of.originator, of.originator));
+        let cosigned = of_strand.map_or(0, |held| self.watch.cosigned_size(held, holder));
+        self.watch.agreed_size(of).max(cosigned)
     }
 
     /// Keeps a checkpoint that agrees with the tree held here, with this node's cosignature if it may give one.

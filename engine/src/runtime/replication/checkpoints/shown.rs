@@ -47,8 +47,22 @@ impl CheckpointExchange {
             return Ok(());
         };
         self.note(snapshot, Some(peer), findings);
+        self.dispute_with(snapshot, peer, &of);
         self.merge(snapshot, shown);
         Ok(())
+    }
+
+    /// Has a peer asked for its envelopes if it shows another tree that the strand's node has signed: peers show what
+    /// agrees with their trees. Each peer that shows it is asked, also if it is no news: the strand's node, or a peer
+    /// that keeps the envelopes back, may have shown it first.
+    fn dispute_with(&self, snapshot: &Snapshot<'_>, peer: OriginatorId, of: &Checkpoint) {
+        // The beginning of a strand with a former key is not that of the present node.
+        if of.is_observers() || self.state.former_keys.has(of.originator) {
+            return;
+        }
+        if self.watch.is_disputed(of, &StoredTrees(snapshot)) {
+            self.dispute(of, peer);
+        }
     }
 
     /// Takes a checkpoint that this node, or another process with its key, has signed.
