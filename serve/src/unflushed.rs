@@ -8,9 +8,9 @@
 //! An answer without a body, such as that to a preflight, is counted nowhere else: the budget charges requests until
 //! they are answered, and bodies until they are written. And the library keeps the state of as many streams as a
 //! connection had at one time until the connection ends, so one burst of small requests, or calls that are opened one
-//! after the other and ended together, would make it large for good. The charge of a call that streams its answer covers
-//! that state as long as the call has the body of its answer. The connection is charged for the rest: also for a unary
-//! call or a page whose caller opens no window for its end, because little else is charged for it then.
+//! after the other and ended together, would make it large for good. The charge of a call that streams its answer
+//! covers that state as long as the call has the body of its answer. The connection is charged for the rest: also for a
+//! unary call or a page whose caller opens no window for its end, because little else is charged for it then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -290,8 +290,8 @@ impl Drop for UnendedStream {
     }
 }
 
-/// A mark of an answer, among its extensions: its call is charged for the state of its stream as long as it has the body
-/// of the answer.
+/// A mark of an answer, among its extensions: its call is charged for the state of its stream as long as it has the
+/// body of the answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChargedInCall;
 

@@ -21,8 +21,8 @@ const READ_TOPIC_BYTES: usize = 192;
 const CURSOR_BYTES: usize = 64;
 
 impl TopicFeed {
-    /// Memory of a topic's registration at the hub, whose table all streams share. Calculated: an entry of 16 bytes with
-    /// the room of its list, and a part of the list, while the table shrinks.
+    /// Memory of a topic's registration at the hub, whose table all streams share. Calculated: an entry of 16 bytes
+    /// with the room of its list, and a part of the list, while the table shrinks.
     pub(crate) const REGISTRATION_BYTES: usize = 26;
 
     /// Returns the most memory that a topic takes until it is live, without its cursor.
