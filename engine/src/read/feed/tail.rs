@@ -37,7 +37,7 @@ impl Tail {
 
     /// Notes that a lane stops at `item`: everything in it from there on is left out.
     pub(super) fn hold(&mut self, lane: HeldLane, item: &Committed, on: EnvelopeId) {
-        let hold = Hold::at(&lane, &item.topic, item.id, on);
+        let (lane, hold) = Hold::at(lane, &item.topic, item.id, on);
         self.holds.insert(lane, hold);
     }
 
