@@ -64,6 +64,13 @@ impl Hold {
     }
 }
 
+/// Returns the number of lanes, and of the topics in which envelopes of lanes over all topics wait.
+pub(super) fn held_len(lanes: &BTreeMap<HeldLane, Hold>) -> usize {
+    // Lanes over all topics come first, and are no more than originators.
+    let of_all = lanes.iter().take_while(|(lane, _)| lane.0.is_none());
+    lanes.len() + of_all.map(|(_, hold)| hold.topics.len()).sum::<usize>()
+}
+
 /// The lanes that wait.
 ///
 /// A lane keeps one row here, however many envelopes are committed behind it meanwhile: those are on
@@ -77,6 +84,11 @@ pub(super) struct Holds {
 }
 
 impl Holds {
+    /// Returns the number of lanes, as [`held_len`] counts them.
+    pub(super) fn len(&self) -> usize {
+        held_len(&self.lanes)
+    }
+
     /// Notes that an envelope of `topic` waits behind the hold of its lane. Returns false if the lane
     /// has not stopped.
     pub(super) fn note(&mut self, lane: &HeldLane, topic: &Topic) -> bool {

@@ -228,7 +228,7 @@ fn a_topic_that_waits_keeps_no_envelope_in_memory() {
             } else {
                 assert!(feed.poll_read(&Arc::default()).is_some(), "it catches up");
             }
-            for name in [1, 2] {
+            for name in [1_u8, 2] {
                 let bytes = Bytes::from([&[0, name][..], &[7; 1000]].concat());
                 let topic = Topic::parse(bytes.slice(..2)).unwrap();
                 let waits = committed(id(100, name.into()), topic, 1, vec![id(0, 9)]);

@@ -17,6 +17,9 @@ const TABLE_TOPIC_BYTES: usize = 64;
 /// Memory of a topic while it is read from disk: its places in the catch-up and in the plan, and a name of its own.
 /// Calculated: 112 bytes, and 48 and 32 bytes for the name and its handle if it shares no buffer with others.
 const READ_TOPIC_BYTES: usize = 192;
+/// Memory of a lane that waits, and of each topic in which envelopes of one over all topics do. Calculated: 120 bytes
+/// in each of two trees, with the room of their nodes, and 48 and 32 bytes for a name of its own and its handle.
+const HELD_LANE_BYTES: usize = 320;
 /// Memory of a cursor besides its entries, in bytes. Calculated: 48 bytes, with what the allocator adds.
 const CURSOR_BYTES: usize = 64;
 
@@ -49,6 +52,12 @@ impl TopicFeed {
     /// overflowed.
     pub(crate) fn reread_bytes(&self) -> usize {
         self.read_bytes(|cause| cause.wave().is_none())
+    }
+
+    /// Returns the memory of lanes that wait for envelopes of chains.
+    pub(crate) fn held_lanes_bytes(&self) -> usize {
+        let in_tails: usize = self.catch_ups.values().map(|it| it.tail.held_len()).sum();
+        (self.holds.len() + in_tails) * HELD_LANE_BYTES
     }
 
     fn read_bytes(&self, is_counted: impl Fn(CatchUpCause) -> bool) -> usize {
