@@ -281,7 +281,7 @@ impl Subscription {
     }
 
     /// Returns the part of [`topic_bytes`](Self::topic_bytes) for a name of unusual length that lasts as long as the
-    /// topic, in bytes. [`topics_bytes`](Self::topics_bytes) leaves it out.
+    /// topic, in bytes.
     #[must_use]
     pub fn long_name_bytes(name_len: usize) -> usize {
         TopicFeed::long_name_bytes(name_len)
@@ -307,7 +307,8 @@ impl Subscription {
         self.topics().map_or(0, TopicFeed::live_cursors_bytes)
     }
 
-    /// Returns the memory that this stream holds for topics with usual names, in bytes, besides cursors.
+    /// Returns the memory that this stream holds for topics, in bytes, without cursors, and without what copies of
+    /// names of unusual length take while they are read.
     #[must_use]
     pub fn topics_bytes(&self) -> usize {
         self.topics().map_or(0, TopicFeed::topics_bytes)
