@@ -32,6 +32,7 @@ pub struct LoosePayerEnvelope {
     signature: Option<Bytes>,
     target: OriginatorId,
     retention_days: u32,
+    kind: Option<TopicKind>,
     is_newer: bool,
 }
 
@@ -57,10 +58,11 @@ impl LoosePayerEnvelope {
             }
             Some(())
         })?;
-        let is_newer = has_newer_part(client)?;
+        let (kind, is_newer) = read_client(client)?;
         let client = bytes.slice_ref(client);
         let signature = signature.map(|it| bytes.slice_ref(it));
-        Some(Self { client, signature, target: OriginatorId(target), retention_days, is_newer })
+        let target = OriginatorId(target);
+        Some(Self { client, signature, target, retention_days, kind, is_newer })
     }
 
     /// Returns the payer's signature as sent, of any length; `None` if there is none.
@@ -87,17 +89,25 @@ impl LoosePayerEnvelope {
         self.retention_days
     }
 
+    /// Returns the kind of the topic; `None` if it is none that this version knows. Then nothing here shows whether the
+    /// topic is free.
+    #[must_use]
+    pub fn kind(&self) -> Option<TopicKind> {
+        self.kind
+    }
+
     /// Returns true if the payload, or the kind of the topic, is none that this version knows. Then nothing here shows
-    /// whether the two belong together, and whether the topic is free.
+    /// whether the two belong together.
     #[must_use]
     pub fn is_newer(&self) -> bool {
         self.is_newer
     }
 }
 
-/// Returns true if a client envelope has no payload but one that this version does not know, or a topic of such a kind
-/// and any payload. Of all others, requires that the last payload is of the topic's kind, and put in order by a node.
-fn has_newer_part(client: &[u8]) -> Option<bool> {
+/// Returns the kind of a client envelope's topic if this version knows it. Also returns true if the envelope has no
+/// payload but one that this version does not know, or a topic of such a kind and any payload. Of all others, requires
+/// that the last payload is of the topic's kind, and put in order by a node.
+fn read_client(client: &[u8]) -> Option<(Option<TopicKind>, bool)> {
     let (mut named, mut payload, mut has_newer) = (None, None, false);
     each_field(client, |number, content| {
         match (number, content) {
@@ -114,8 +124,8 @@ fn has_newer_part(client: &[u8]) -> Option<bool> {
         Err(TopicError::UnknownKind(_)) => None,
         Err(TopicError::TooShort) => return None,
     };
-    let (Some(kind), Some(payload)) = (kind, payload) else {
-        return (payload.is_some() || has_newer).then_some(true);
+    let (Some(known), Some(payload)) = (kind, payload) else {
+        return (payload.is_some() || has_newer).then_some((kind, true));
     };
     let expected = match payload {
         2 => TopicKind::GroupMessages,
@@ -123,7 +133,7 @@ fn has_newer_part(client: &[u8]) -> Option<bool> {
         4 => TopicKind::KeyPackages,
         _ => return None,
     };
-    (kind == expected).then_some(false)
+    (known == expected).then_some((kind, false))
 }
 
 /// The content of a field.

@@ -320,6 +320,7 @@ fn a_payload_or_a_kind_of_a_newer_schema_is_read_loosely_and_only_so() {
         assert!(PayerEnvelope::parse(written.clone()).is_err(), "{what}");
         let read = LoosePayerEnvelope::read(&written).expect(what);
         assert!(read.is_newer(), "{what}");
+        assert_eq!(read.kind().is_none(), what.contains("kind") || what.contains("both"), "{what}");
         assert_eq!(read.digest(), payer_digest(OriginatorId(100), &client), "{what}");
     }
     for (what, client) in [

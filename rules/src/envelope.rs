@@ -272,17 +272,17 @@ pub struct OddTerms {
     pub size_bytes: u64,
     /// The retention in days.
     pub retention_days: u32,
-    /// True if this version does not know the payload or the topic's kind, and so not whether the topic is free.
-    pub is_newer: bool,
+    /// True if the topic is free; `None` if this version does not know its kind.
+    pub is_free: Option<bool>,
 }
 
 impl OddTerms {
     /// Returns true if the payer owes for the envelope, in the strand of a node. `stated` is the sum of the fees in its
-    /// statement. For a payload or a kind that this version does not know they alone tell whether it is free: a node
-    /// states none for what is.
+    /// statement. For a kind that this version does not know they alone tell whether it is free: a node states none for
+    /// what is.
     #[must_use]
     pub fn are_owed(&self, stated: PicoDollarPrice) -> bool {
-        !self.is_newer || stated.0 > 0
+        self.is_free.map_or(stated.0 > 0, |is_free| !is_free)
     }
 }
 
@@ -302,8 +302,8 @@ pub fn odd_terms(originator: OriginatorId, payer_envelope: &Bytes) -> Option<Odd
     let signature = Signature::from_bytes(read.signature_bytes()?).ok()?;
     let digest = read.digest();
     let payer = signature.recover(digest).ok()?.address();
-    let (size_bytes, is_newer) = (payer_envelope.len() as u64, read.is_newer());
-    Some(OddTerms { payer, digest, size_bytes, retention_days, is_newer })
+    let (size_bytes, is_free) = (payer_envelope.len() as u64, read.kind().map(is_free));
+    Some(OddTerms { payer, digest, size_bytes, retention_days, is_free })
 }
 
 /// Returns true if an envelope that does not decode here may have been read elsewhere, as [`odd_terms`] finds it.

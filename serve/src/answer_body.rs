@@ -23,7 +23,7 @@ use crate::answered_task::note_answered;
 use crate::budget::ConnectionShare;
 use crate::call_share::Outgoing;
 use crate::overloaded::OverloadedError;
-use crate::unflushed::OpenStream;
+use crate::unflushed::{OpenStream, StateInCall};
 use crate::unwritten::UnwrittenBytes;
 
 /// An open call, and the share that its answer is charged to.
@@ -34,17 +34,21 @@ pub(crate) struct OpenCall {
     unwritten: Option<Arc<UnwrittenBytes>>,
     /// The stream of the answer, if it is counted.
     stream: Option<Arc<OpenStream>>,
+    /// The state of the stream, if the call is charged for it. Behind the body of the answer, which has that charge.
+    _state: Option<StateInCall>,
 }
 
 impl OpenCall {
     /// Creates an open call. `ends_alone`: it is one on a proxy's connection over HTTP/2.
     pub(crate) fn new(share: Arc<ConnectionShare>, busy: Busy, ends_alone: bool) -> Self {
-        Self { share, _busy: busy, unwritten: ends_alone.then(Arc::default), stream: None }
+        let unwritten = ends_alone.then(Arc::default);
+        Self { share, _busy: busy, unwritten, stream: None, _state: None }
     }
 
-    /// Counts `stream` as open until the call and all pieces of its answer are dropped.
-    pub(crate) fn on(self, stream: OpenStream) -> Self {
-        Self { stream: Some(Arc::new(stream)), ..self }
+    /// Counts `stream` as open until the call and all pieces of its answer are dropped. Its `state` is charged to the
+    /// call as long as it has the body of the answer.
+    pub(crate) fn on(self, stream: OpenStream, state: Option<StateInCall>) -> Self {
+        Self { stream: Some(Arc::new(stream)), _state: state, ..self }
     }
 
     /// Ties the call to the body of its response.

@@ -63,8 +63,8 @@ const REFUSED_EARLIER_DIVISOR: usize = 64;
 /// Further part of the limit, as a divisor, that has to stay free after memory is lent. New requests use it up before
 /// any connection has to be closed. A guess.
 const LENT_LEAVES_DIVISOR: usize = 16;
-/// Parts of the limit, as divisors. Connections of a site that holds the first part may always be closed, those of a site below
-/// the second never. In between they may be closed if the site holds twice as much as counts for the asking address. Guesses.
+/// Parts of the limit, as divisors. Connections of a site that holds the first part may always be closed, of a site
+/// below the second never, and in between of one that holds twice what counts for the asking address. Guesses.
 const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
 /// Part of the limit, as a divisor: the addresses of a site that hold less on average count together. Then at most as
 /// many addresses of a site count apart as the owner of an IPv4 /24 has.

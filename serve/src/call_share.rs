@@ -524,7 +524,8 @@ mod tests {
     /// In a network of a hundred nodes each stream that has caught up keeps the heads of all strands.
     #[test]
     fn ten_thousand_streams_with_the_heads_of_a_hundred_strands_fit_with_a_quarter_to_spare() {
-        // As `docs/protocol/api.md` states them: a topic while it is read and when it is live, and a cursor of 103 strands.
+        // As `docs/protocol/api.md` states them: a topic while it is read and when it is live, and a cursor of 103
+        // strands.
         const READ_TOPIC_BYTES: usize = 282;
         const TOPIC_BYTES: usize = 90;
         const CURSOR_BYTES: usize = 64 + 103 * 16;

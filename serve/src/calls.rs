@@ -33,6 +33,7 @@ use crate::request_messages::UntakenBody;
 use crate::response::{CountedCall, LATE, ResponseBody};
 use crate::settings::STREAM_WINDOW_BYTES;
 use crate::status_headers::correct;
+use crate::unflushed::ChargedInCall;
 
 /// The header of the compression of messages. Specified: gRPC over HTTP/2, Message-Encoding.
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -153,6 +154,8 @@ impl Calls {
             }
             if let Some(code) = ended {
                 call.end(code);
+            } else if kind.is_some_and(|kind| kind != MethodKind::Unary) {
+                response.extensions_mut().insert(ChargedInCall);
             }
             compression.add_headers(response.headers_mut(), ended);
             let allowance = allowance.filter(|_| ended.is_none());

@@ -47,7 +47,7 @@ use crate::socket::{CurrentRuntime, Socket};
 use crate::task_threads::{self, TurnExecutor};
 use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TaskRuntimes, call_in_turn};
-use crate::unflushed::{ArrivingHeads, UnflushedHeads};
+use crate::unflushed::{ArrivingHeads, ChargedInCall, UnflushedHeads};
 use crate::upgrade::{self, UpgradeSlot};
 use crate::warning_throttle::Warnings;
 
@@ -471,10 +471,12 @@ impl Connections {
                 None => dispatcher.answer(request, &head).await?,
             };
             let stream = head.answered(response.headers());
+            let is_charged = response.extensions().get::<ChargedInCall>().is_some();
+            let state = is_charged.then(|| stream.leave_to_call());
             if closes {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response.map(|body| open.on(stream).until(body)))
+            Ok::<_, Infallible>(response.map(|body| open.on(stream, state).until(body)))
         });
         match of_client {
             Some(account) => Either::Left(Box::pin(call_in_turn(account, answered))),

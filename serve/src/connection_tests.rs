@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::request::Parts;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Status;
 use tonic::service::Routes;
@@ -23,6 +25,7 @@ use crate::public_pages::{PageFuture, PublicPages};
 use crate::test_service::TestService;
 
 const UNARY: &str = "/test.Service/Unary";
+const STREAM: &str = "/test.Service/Stream";
 
 /// Refuses a call because of a limit, and counts it.
 fn refuse(calls: &AtomicUsize, request: &Request<Answer>) -> Response<Answer> {
@@ -152,6 +155,51 @@ async fn an_address_behind_a_proxy_rests_for_its_unary_calls() {
     let response = tower::ServiceExt::oneshot(proxy, request).await.unwrap();
     assert!(response.headers().contains_key("grpc-status"));
     assert!(has_rested());
+}
+
+/// Returns an answer with one message and no end.
+fn endless() -> Response<Answer> {
+    let message = Ok::<_, Status>(Frame::data(Bytes::from_static(&[0; 5])));
+    let waiting = futures_util::stream::pending();
+    let frames = futures_util::StreamExt::chain(futures_util::stream::iter([message]), waiting);
+    let mut answer = Response::new(Answer::new(StreamBody::new(frames)));
+    answer.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    answer
+}
+
+/// The answers of unary calls are charged by their lengths, which are a few bytes.
+#[tokio::test]
+async fn only_calls_that_stream_are_charged_for_the_state_of_their_streams() {
+    const CALLS: usize = 100;
+    // 4 KiB for the state alone, and 6 KiB for the stream with it. Heads that were just written may count or not.
+    for (path, least, most) in [(UNARY, 4_000, 5_000), (STREAM, 6_000, 8_000)] {
+        let settings = settings();
+        let memory = settings.memory.clone();
+        let methods = [
+            RpcMethod::new(UNARY, MethodKind::Unary),
+            RpcMethod::new(STREAM, MethodKind::ServerStream),
+        ];
+        let service = TestService::new(|_| std::future::ready(endless()));
+        let (metrics, stop) = (CallMetrics::new(&methods), CancellationToken::new());
+        let server = Server::bind(settings, Routes::new(service), metrics, stop).await.unwrap();
+        let channel = channel_to(&server).await;
+        let begun = async || {
+            let mut request = unary(&[0; 5]);
+            *request.uri_mut() = http::Uri::from_static(path);
+            let mut answer =
+                tower::ServiceExt::oneshot(channel.clone(), request).await.unwrap().into_body();
+            answer.frame().await.unwrap().unwrap();
+            answer
+        };
+        let first = begun().await;
+        let (before, mut open) = (memory.used_bytes(), Vec::new());
+        while open.len() < CALLS {
+            open.push(begun().await);
+        }
+        let charged = (memory.used_bytes() - before) / CALLS;
+        assert!((least..most).contains(&charged), "{path}: {charged} bytes");
+        drop((first, open));
+    }
 }
 
 /// Settings of HTTP/2 without room for the data of a stream.

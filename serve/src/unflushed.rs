@@ -8,8 +8,9 @@
 //! An answer without a body, such as that to a preflight, is counted nowhere else: the budget charges requests until
 //! they are answered, and bodies until they are written. And the library keeps the state of as many streams as a
 //! connection had at one time until the connection ends, so one burst of small requests, or calls that are opened one
-//! after the other and ended together, would make it large for good. The charge of a stream covers that state while its
-//! answer is open, and the connection is charged for the rest.
+//! after the other and ended together, would make it large for good. The charge of a call that streams its answer
+//! covers that state as long as the call has the body of its answer. The connection is charged for the rest: also for a
+//! unary call or a page whose caller opens no window for its end, because little else is charged for it then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -70,6 +71,8 @@ struct Heads {
     answered: Vec<(Arc<ConnectionShare>, usize)>,
     /// Answers whose heads are written, and of which a part is to come, or waits to be written.
     open: usize,
+    /// Streams whose calls are charged for the library's state.
+    in_calls: usize,
     /// Answers among those whose heads wait that have ended.
     ended: usize,
     /// Flushes of the connection.
@@ -99,12 +102,12 @@ impl Heads {
         self.charge();
     }
 
-    /// Charges the library's state for the most streams that there were, without those that open answers cover. So
+    /// Charges the library's state for the most streams that there were, without those that are charged to calls. So
     /// streams that were opened at once are charged for it once, as those that were opened one after the other.
     fn charge(&mut self) {
         let Some(connection) = &self.connection else { return };
         connection.writing.frames.streams_are(self.most);
-        let wanted = self.most.saturating_sub(self.open);
+        let wanted = self.most.saturating_sub(self.in_calls);
         let charged = wanted.next_multiple_of(STATES_AT_ONCE).min(self.most);
         if wanted > self.charged {
             connection.keep((charged - self.charged) * STREAM_STATE_BYTES);
@@ -287,11 +290,35 @@ impl Drop for UnendedStream {
     }
 }
 
+/// A mark of an answer, among its extensions: its call is charged for the state of its stream as long as it has the
+/// body of the answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChargedInCall;
+
 /// A stream whose answer is under way.
 pub(crate) struct OpenStream {
     heads: Arc<Mutex<Heads>>,
     /// The flushes of the connection when the answer began.
     begun_at: usize,
+}
+
+impl OpenStream {
+    /// Leaves the charge for the state of the stream to its call, until the returned value is dropped.
+    pub(crate) fn leave_to_call(&self) -> StateInCall {
+        self.heads.lock().in_calls += 1;
+        StateInCall(Arc::clone(&self.heads))
+    }
+}
+
+/// The state of a stream that is charged to its call.
+pub(crate) struct StateInCall(Arc<Mutex<Heads>>);
+
+impl Drop for StateInCall {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.in_calls -= 1;
+        state.charge();
+    }
 }
 
 impl Drop for OpenStream {
@@ -301,7 +328,6 @@ impl Drop for OpenStream {
             state.ended += 1;
         } else {
             state.open -= 1;
-            state.charge();
         }
     }
 }
@@ -386,11 +412,12 @@ mod tests {
         let begun = || {
             heads.read(1);
             let stream = heads.arrived(connection.clone(), 100).answered(&HeaderMap::new());
+            let state = stream.leave_to_call();
             heads.flushed();
-            stream
+            (state, stream)
         };
         for charged in [1, CALLS] {
-            let open: Vec<OpenStream> = std::iter::repeat_with(begun).take(CALLS).collect();
+            let open: Vec<_> = std::iter::repeat_with(begun).take(CALLS).collect();
             assert_eq!(budget.used_bytes(), idle + charged * STREAM_STATE_BYTES);
             drop(open);
             assert_eq!(budget.used_bytes(), idle + CALLS * STREAM_STATE_BYTES);
@@ -416,8 +443,11 @@ mod tests {
             assert_eq!(states(), CALLS);
             let arrived: Vec<_> =
                 (0..CALLS).map(|_| heads.arrived(connection.clone(), 100)).collect();
-            let begin = |head: ArrivedHead| head.answered(&HeaderMap::new());
-            let mut open: Vec<OpenStream> = arrived.into_iter().map(begin).collect();
+            let begin = |head: ArrivedHead| {
+                let stream = head.answered(&HeaderMap::new());
+                (stream.leave_to_call(), stream)
+            };
+            let mut open: Vec<_> = arrived.into_iter().map(begin).collect();
             heads.flushed();
             assert_eq!(budget.used_bytes(), idle, "the charges of the open answers cover it");
             while open.pop().is_some() {
@@ -427,6 +457,52 @@ mod tests {
             assert_eq!(budget.used_bytes(), idle + CALLS * STREAM_STATE_BYTES);
         }
         drop((heads, connection));
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    /// A caller opens a window of one byte for each answer, which is charged by its length: a few bytes.
+    #[test]
+    fn the_state_of_calls_whose_answers_are_not_taken_is_charged_while_they_are_open() {
+        const CALLS: usize = 10;
+        let budget = MemoryBudget::new(1 << 30);
+        let address = Ipv4Addr::LOCALHOST.into();
+        for at_once in [1, CALLS] {
+            let connection = budget.connection(address, budget.account(None)).unwrap();
+            let heads = UnflushedHeads::new(connection.clone(), 100, &ArrivingHeads::default());
+            let idle = budget.used_bytes();
+            let mut open = Vec::new();
+            while open.len() < CALLS {
+                heads.read(at_once);
+                for _ in 0..at_once {
+                    let head = heads.arrived(connection.clone(), 100);
+                    open.push(head.answered(&HeaderMap::new()));
+                }
+                heads.flushed();
+            }
+            assert_eq!(budget.used_bytes(), idle + CALLS * STREAM_STATE_BYTES, "{at_once} at once");
+            drop((open, heads, connection));
+            assert_eq!(budget.used_bytes(), 0);
+        }
+    }
+
+    /// The body of a stream's answer has ended, and its call gives back its charge. The last piece waits for a window.
+    #[test]
+    fn the_state_of_a_stream_is_charged_to_its_connection_when_its_call_has_ended() {
+        const CALLS: usize = 100;
+        let budget = MemoryBudget::new(1 << 30);
+        let address = Ipv4Addr::LOCALHOST.into();
+        let connection = budget.connection(address, budget.account(None)).unwrap();
+        let heads = UnflushedHeads::new(connection.clone(), 100, &ArrivingHeads::default());
+        let idle = budget.used_bytes();
+        heads.read(CALLS);
+        let begin = || heads.arrived(connection.clone(), 100).answered(&HeaderMap::new());
+        let waiting: Vec<OpenStream> = std::iter::repeat_with(begin).take(CALLS).collect();
+        let in_calls: Vec<StateInCall> = waiting.iter().map(OpenStream::leave_to_call).collect();
+        heads.flushed();
+        assert_eq!(budget.used_bytes(), idle);
+        drop(in_calls);
+        assert_eq!(budget.used_bytes(), idle + CALLS * STREAM_STATE_BYTES);
+        drop((waiting, heads, connection));
         assert_eq!(budget.used_bytes(), 0);
     }
 

@@ -25,8 +25,8 @@ pub(super) struct HeldBytes {
     waves: HashMap<u64, WaveInFlight>,
     /// The changes of waves that have ended since the charge was last adjusted.
     ended: Vec<Arc<ChangeUnderWay>>,
-    /// Bytes of cursors ahead of this node and of unusually long names. They may last as long as their topics, so
-    /// their charge is returned when the stream has no topic.
+    /// Bytes of cursors ahead of this node. They may last as long as their topics, so their charge is returned when the
+    /// stream has no topic.
     lasting: usize,
 }
 
@@ -86,7 +86,6 @@ impl HeldBytes {
         let topic_bytes = Subscription::topic_bytes(add.topic.len());
         self.take(topic_bytes)?;
         let long_bytes = Subscription::long_name_bytes(add.topic.len());
-        self.lasting += long_bytes;
         let copy_bytes = topic_bytes - Subscription::topic_bytes(0) - long_bytes;
         if copy_bytes > 0 {
             self.waves.entry(wave).or_default().read_bytes += copy_bytes;

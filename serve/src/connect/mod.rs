@@ -357,6 +357,7 @@ impl ConnectCall {
         }
         let mut response = Response::new(stream::translate(body, schema, share, compression));
         *response.headers_mut() = head.headers;
+        *response.extensions_mut() = head.extensions;
         response
     }
 

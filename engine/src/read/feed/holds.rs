@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 
 use crate::read::plan::Cursors;
@@ -20,6 +21,13 @@ pub(super) fn lane_of(cursors: Cursors, topic: &Topic, originator: OriginatorId)
     }
 }
 
+/// Returns a topic with a name of its own. That of an envelope is a part of the envelope, or of what it came in: a page
+/// or a request, which a lane would keep in memory as long as it waits.
+pub(super) fn with_own_name(topic: &Topic) -> Topic {
+    let name = Bytes::copy_from_slice(topic.as_bytes());
+    Topic::parse(name).expect("it is the name of a topic")
+}
+
 /// The place where a lane stopped, and the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hold {
@@ -32,19 +40,35 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Returns the hold of `lane`, which stops at an envelope of `topic`.
-    pub(super) fn at(lane: &HeldLane, topic: &Topic, id: EnvelopeId, on: EnvelopeId) -> Self {
+    /// Stops `lane` at an envelope of `topic`. Returns it with its hold. Both have [names of their own](with_own_name).
+    pub(super) fn at(
+        lane: HeldLane,
+        topic: &Topic,
+        id: EnvelopeId,
+        on: EnvelopeId,
+    ) -> (HeldLane, Self) {
         let after = EnvelopeId { sequence: id.sequence.previous(), ..id };
-        let topics = if lane.0.is_none() { [topic.clone()].into() } else { BTreeSet::new() };
-        Self { after, on, topics }
+        let name = with_own_name(topic);
+        let (lane, topics) = match lane {
+            (Some(_), originator) => ((Some(name), originator), BTreeSet::new()),
+            of_all @ (None, _) => (of_all, [name].into()),
+        };
+        (lane, Self { after, on, topics })
     }
 
     /// Notes that an envelope of `topic` waits too.
     pub(super) fn note(&mut self, lane: &HeldLane, topic: &Topic) {
         if lane.0.is_none() && !self.topics.contains(topic) {
-            self.topics.insert(topic.clone());
+            self.topics.insert(with_own_name(topic));
         }
     }
+}
+
+/// Returns the number of lanes, and of the topics in which envelopes of lanes over all topics wait.
+pub(super) fn held_len(lanes: &BTreeMap<HeldLane, Hold>) -> usize {
+    // Lanes over all topics come first, and are no more than originators.
+    let of_all = lanes.iter().take_while(|(lane, _)| lane.0.is_none());
+    lanes.len() + of_all.map(|(_, hold)| hold.topics.len()).sum::<usize>()
 }
 
 /// The lanes that wait.
@@ -60,6 +84,11 @@ pub(super) struct Holds {
 }
 
 impl Holds {
+    /// Returns the number of lanes, as [`held_len`] counts them.
+    pub(super) fn len(&self) -> usize {
+        held_len(&self.lanes)
+    }
+
     /// Notes that an envelope of `topic` waits behind the hold of its lane. Returns false if the lane
     /// has not stopped.
     pub(super) fn note(&mut self, lane: &HeldLane, topic: &Topic) -> bool {
@@ -234,12 +263,14 @@ mod tests {
         let mut holds = Holds::default();
         let (lane, names) = ((None, OriginatorId(100)), [1, 2, 3].map(|name| topic(name).unwrap()));
         assert!(!holds.note(&lane, &names[0]));
-        holds.insert(lane.clone(), Hold::at(&lane, &names[0], id(100, 4), id(0, 9)));
+        let (stopped, hold) = Hold::at(lane.clone(), &names[0], id(100, 4), id(0, 9));
+        holds.insert(stopped, hold);
         assert!(holds.note(&lane, &names[2]));
         let waiting = [names[0].clone(), names[2].clone()].into();
         assert_eq!(holds.begin(&lane), Some((id(100, 3), waiting)));
         assert!(holds.note(&lane, &names[1]));
-        holds.stop_again(lane.clone(), Hold::at(&lane, &names[0], id(100, 8), id(0, 12)));
+        let (stopped, hold) = Hold::at(lane.clone(), &names[0], id(100, 8), id(0, 12));
+        holds.stop_again(stopped, hold);
         let waiting = [names[0].clone(), names[1].clone()].into();
         assert_eq!(holds.begin(&lane), Some((id(100, 7), waiting)));
     }

@@ -173,7 +173,15 @@ impl Feed {
         }
     }
 
-    /// Drops these envelopes, because there is no memory for them. They are read from disk.
+    /// Returns the memory of lanes of topics that wait for envelopes of chains, in bytes.
+    pub(crate) fn held_lanes_bytes(&self) -> usize {
+        match self {
+            Self::Topics(feed) => feed.held_lanes_bytes(),
+            Self::Log(_) => 0,
+        }
+    }
+
+    /// Drops the envelopes that are kept, because there is no memory for them. They are read from disk.
     pub(crate) fn lose_tails(&mut self) {
         match self {
             Self::Topics(feed) => feed.lose_tails(),

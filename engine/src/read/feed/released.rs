@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 
 use super::CatchUpId;
-use super::holds::{HeldLane, Hold, Holds, lane_of};
+use super::holds::{HeldLane, Hold, Holds, lane_of, with_own_name};
 use super::outbox::Outbox;
 use super::tail::Tail;
 use crate::committed::Committed;
@@ -217,14 +217,11 @@ impl ReleasedLanes {
     }
 }
 
-/// Returns the lanes that had to wait in a plan. Their names are copies: the names of a plan share one buffer, which a
-/// single lane would keep as long as it waits.
+/// Returns the lanes that had to wait in a plan. They have [names of their own](with_own_name): those of a plan share
+/// one buffer.
 pub(super) fn holds_of(cursors: Cursors, plan: &PagePlan) -> Vec<(HeldLane, Hold)> {
     let held = plan.held().iter().filter_map(|held| {
-        let topic = |&place: &usize| {
-            let name = Bytes::copy_from_slice(plan.topics()[place].topic.as_bytes());
-            Topic::parse(name).expect("it is the name of a topic")
-        };
+        let topic = |&place: &usize| with_own_name(&plan.topics()[place].topic);
         let lane = lane_of(cursors, &topic(held.topics.first()?), held.after.originator);
         let topics = match cursors {
             Cursors::Shared => held.topics.iter().map(topic).collect(),

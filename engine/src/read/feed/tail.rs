@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hawser_proto::{EnvelopeId, Topic};
 
-use super::holds::{HeldLane, Hold};
+use super::holds::{HeldLane, Hold, held_len};
 use crate::committed::Committed;
 use crate::read::limits::{BatchLimits, wire_len_bytes};
 
@@ -37,7 +37,7 @@ impl Tail {
 
     /// Notes that a lane stops at `item`: everything in it from there on is left out.
     pub(super) fn hold(&mut self, lane: HeldLane, item: &Committed, on: EnvelopeId) {
-        let hold = Hold::at(&lane, &item.topic, item.id, on);
+        let (lane, hold) = Hold::at(lane, &item.topic, item.id, on);
         self.holds.insert(lane, hold);
     }
 
@@ -47,6 +47,11 @@ impl Tail {
         let Some(hold) = self.holds.get_mut(lane) else { return false };
         hold.note(lane, topic);
         true
+    }
+
+    /// Returns the number of lanes that stopped, as [`held_len`] counts them.
+    pub(super) fn held_len(&self) -> usize {
+        held_len(&self.holds)
     }
 
     /// Drops everything, because an envelope is missing in it.

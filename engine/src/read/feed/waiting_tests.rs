@@ -216,6 +216,30 @@ fn what_comes_while_a_lane_is_read_follows_it() {
     }
 }
 
+/// A hostile node signs an envelope of a megabyte for each of a thousand topics. All name a commit that never comes.
+#[test]
+fn a_topic_that_waits_keeps_no_envelope_in_memory() {
+    for cursors in [Cursors::Shared, Cursors::PerTopic] {
+        for is_live in [true, false] {
+            let topics = [1, 2].map(|name| (topic(name), Arc::default()));
+            let mut feed = TopicFeed::new(cursors, topics);
+            if is_live {
+                feed.skip_to(&Arc::default());
+            } else {
+                assert!(feed.poll_read(&Arc::default()).is_some(), "it catches up");
+            }
+            for name in [1_u8, 2] {
+                let bytes = Bytes::from([&[0, name][..], &[7; 1000]].concat());
+                let topic = Topic::parse(bytes.slice(..2)).unwrap();
+                let waits = committed(id(100, name.into()), topic, 1, vec![id(0, 9)]);
+                feed.handle_live(&[Arc::new(Committed { bytes: bytes.clone(), ..waits })]);
+                assert!(bytes.is_unique(), "{cursors:?}, is_live: {is_live}, topic {name}");
+            }
+            assert_eq!(feed.awaited().is_empty(), !is_live, "those of a tail follow it");
+        }
+    }
+}
+
 #[test]
 fn what_is_kept_of_topics_that_are_being_read_is_within_the_bounds_of_the_stream() {
     let envelope = |at| Arc::new(committed(id(100, at), topic(1), 1, Vec::new()));

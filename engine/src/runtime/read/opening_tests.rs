@@ -311,6 +311,25 @@ async fn live_envelopes_are_charged_until_they_are_delivered() {
     assert_eq!(held(), memory.bound);
 }
 
+/// Played by a node whose envelopes name a commit that never comes, and by a client with many streams of their topics.
+#[tokio::test]
+async fn lanes_that_wait_for_a_commit_are_charged_as_long_as_they_do() {
+    let node = Node::new();
+    let memory = BoundedMemory::of(16 << 20);
+    let held = || memory.held.load(Ordering::SeqCst);
+    let reader = node.reader.charged_to(memory.clone());
+    let mut stream = reader.subscribe_topics((1..=100).map(|name| (topic(name), Cursor::new())));
+    assert_eq!(caught_up(&mut stream, WaveId::INITIAL).await, []);
+    assert!(is_silent(&mut stream).await);
+    let before = held();
+    for name in 1..=100 {
+        node.commit_one(id(100, name.into()), name, &[id(0, 9)]);
+        assert!(poll(&mut stream).await.is_none());
+    }
+    assert!(is_silent(&mut stream).await);
+    assert!(held() >= before + 99 * 300, "{} bytes", held() - before);
+}
+
 /// An envelope may be longer than a usual page, and its reader may have no memory for it at that moment.
 #[tokio::test]
 async fn a_large_envelope_of_a_strand_waits_for_its_memory() {

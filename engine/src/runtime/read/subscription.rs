@@ -66,7 +66,8 @@ pub struct Subscription {
     held: Option<HeldMemory>,
     /// The charge of a user that has ended the stream.
     users: Option<Box<dyn Send>>,
-    /// The charge for envelopes that were taken out of the queue, until they are delivered or pages have come.
+    /// The charge for envelopes that were taken out of the queue, until they are delivered or pages have come, and for
+    /// lanes that wait.
     kept: HeldMemory,
     /// The charge for live topics while they are read again after an overflow.
     reread: HeldMemory,
@@ -194,7 +195,7 @@ impl Subscription {
             }
             // The reader asks for more, and nothing is left: it has what was read.
             self.log.memory.give_back(std::mem::take(&mut self.taken_bytes));
-            self.kept.shrink(self.feed.kept_bytes());
+            self.kept.shrink(self.feed.kept_bytes() + self.feed.held_lanes_bytes());
             self.awaited.update(&self.feed, &self.log.hub, &self.listener);
             match self.charge_reread() {
                 Ok(true) => self.start_reading(),
@@ -280,7 +281,7 @@ impl Subscription {
     }
 
     /// Returns the part of [`topic_bytes`](Self::topic_bytes) for a name of unusual length that lasts as long as the
-    /// topic, in bytes. [`topics_bytes`](Self::topics_bytes) leaves it out.
+    /// topic, in bytes.
     #[must_use]
     pub fn long_name_bytes(name_len: usize) -> usize {
         TopicFeed::long_name_bytes(name_len)
@@ -306,7 +307,8 @@ impl Subscription {
         self.topics().map_or(0, TopicFeed::live_cursors_bytes)
     }
 
-    /// Returns the memory that this stream holds for topics with usual names, in bytes, besides cursors.
+    /// Returns the memory that this stream holds for topics, in bytes, without cursors, and without what copies of
+    /// names of unusual length take while they are read.
     #[must_use]
     pub fn topics_bytes(&self) -> usize {
         self.topics().map_or(0, TopicFeed::topics_bytes)
@@ -393,13 +395,19 @@ impl Subscription {
     /// Takes envelopes out of the queue, as many as the reader may hold until they are delivered, or until pages have
     /// come. If it may hold no more, takes a few, and drops those that are kept for pages. Otherwise clients that read
     /// slowly on purpose would have memory without a charge: each stream a part of all envelopes since it was opened.
+    /// Also takes the charge of lanes that wait, if there is memory for it: they stay, because what they wait for may
+    /// never come.
     fn pop(&mut self) -> PopOutcome {
         let waiting_bytes = self.listener.len_bytes().min(BatchLimits::STREAM.len_bytes);
         let bytes = self.feed.kept_bytes() + waiting_bytes;
-        let may_hold = bytes <= UNCHARGED_BYTES || self.kept.hold_spare(bytes).is_ok();
+        let lanes_bytes = self.feed.held_lanes_bytes();
+        let is_little = bytes <= UNCHARGED_BYTES;
+        let is_charged = (!is_little || lanes_bytes > UNCHARGED_BYTES)
+            && self.kept.hold_spare(bytes + lanes_bytes).is_ok();
+        let may_hold = is_little || is_charged;
         if !may_hold {
             self.feed.lose_tails();
-            self.kept.shrink(0);
+            self.kept.shrink(lanes_bytes);
         }
         let len_bytes = if may_hold { waiting_bytes } else { UNCHARGED_BYTES };
         self.listener.pop(BatchLimits { len_bytes, ..BatchLimits::STREAM })

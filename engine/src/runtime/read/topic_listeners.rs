@@ -18,8 +18,8 @@ pub(super) struct TopicKey(pub(super) u64);
 /// The most listeners of a topic that are in one table with those of other topics. A guess: looking at more is slow.
 const FEW_MAX: usize = 16;
 
-/// The listeners of the topics of one part of the table. Nearly every topic has one listener, so a registration takes no
-/// more than a hash and a pointer. A topic with more than a few has a table of its own, which costs less then.
+/// The listeners of the topics of one part of the table. Nearly every topic has one listener, so a registration takes
+/// no more than a hash and a pointer. A topic with more than a few has a table of its own, which costs less then.
 ///
 /// Invariant: the listeners of a topic are in one of the two tables.
 #[derive(Debug, Default)]

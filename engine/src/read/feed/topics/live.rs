@@ -33,7 +33,7 @@ impl TopicFeed {
                 self.outbox.push_of_topic(None, item.dated(), item.bytes.clone());
             }
             Some(on) => {
-                let hold = Hold::at(&lane, &item.topic, item.id, on);
+                let (lane, hold) = Hold::at(lane, &item.topic, item.id, on);
                 if has_come(on) {
                     self.holds.insert_ready(lane.clone(), hold);
                     self.released.add([lane]);
@@ -68,7 +68,7 @@ impl TopicFeed {
                     self.outbox.push_of_topic(wave, item.dated(), item.bytes.clone());
                 }
                 Some(on) => {
-                    let hold = Hold::at(&lane, &item.topic, item.id, on);
+                    let (lane, hold) = Hold::at(lane, &item.topic, item.id, on);
                     self.holds.insert_ready(lane.clone(), hold);
                     to_read.push(lane);
                 }

@@ -17,12 +17,15 @@ const TABLE_TOPIC_BYTES: usize = 64;
 /// Memory of a topic while it is read from disk: its places in the catch-up and in the plan, and a name of its own.
 /// Calculated: 112 bytes, and 48 and 32 bytes for the name and its handle if it shares no buffer with others.
 const READ_TOPIC_BYTES: usize = 192;
+/// Memory of a lane that waits, and of each topic in which envelopes of one over all topics do. Calculated: 120 bytes
+/// in each of two trees, with the room of their nodes, and 48 and 32 bytes for a name of its own and its handle.
+const HELD_LANE_BYTES: usize = 320;
 /// Memory of a cursor besides its entries, in bytes. Calculated: 48 bytes, with what the allocator adds.
 const CURSOR_BYTES: usize = 64;
 
 impl TopicFeed {
-    /// Memory of a topic's registration at the hub, whose table all streams share. Calculated: an entry of 16 bytes with
-    /// the room of its list, and a part of the list, while the table shrinks.
+    /// Memory of a topic's registration at the hub, whose table all streams share. Calculated: an entry of 16 bytes
+    /// with the room of its list, and a part of the list, while the table shrinks.
     pub(crate) const REGISTRATION_BYTES: usize = 26;
 
     /// Returns the most memory that a topic takes until it is live, without its cursor.
@@ -37,18 +40,25 @@ impl TopicFeed {
         if name_len > SHORT_LEN_BYTES { name_len } else { 0 }
     }
 
-    /// Returns the memory that topics with usual names take, without cursors, and without that of topics that are
-    /// [read again](Self::reread_bytes).
+    /// Returns the memory that topics take, without cursors, without that of topics that are
+    /// [read again](Self::reread_bytes), and without what copies of names take above usual ones while they are read.
     pub(crate) fn topics_bytes(&self) -> usize {
         let registrations_bytes = self.topics.len() * Self::REGISTRATION_BYTES;
         let read_bytes = self.read_bytes(|cause| cause.wave().is_some());
-        self.topics.held_bytes() + registrations_bytes + read_bytes
+        let names_bytes = self.topics.long_names_bytes();
+        self.topics.held_bytes() + names_bytes + registrations_bytes + read_bytes
     }
 
     /// Returns the memory that live topics take besides while they are read again, because the hub's queue has
     /// overflowed.
     pub(crate) fn reread_bytes(&self) -> usize {
         self.read_bytes(|cause| cause.wave().is_none())
+    }
+
+    /// Returns the memory of lanes that wait for envelopes of chains.
+    pub(crate) fn held_lanes_bytes(&self) -> usize {
+        let in_tails: usize = self.catch_ups.values().map(|it| it.tail.held_len()).sum();
+        (self.holds.len() + in_tails) * HELD_LANE_BYTES
     }
 
     fn read_bytes(&self, is_counted: impl Fn(CatchUpCause) -> bool) -> usize {
@@ -85,8 +95,7 @@ impl TopicFeed {
         let cursors = floors.filter(|floor| counted.insert(Arc::as_ptr(floor)));
         let cursors_bytes: usize = cursors.map(|floor| cursor_bytes(floor)).sum();
         let own_bytes = self.popped.entries_bytes() + self.ahead.entries_bytes();
-        let names_bytes = self.topics.long_names_bytes() + read_names_bytes;
-        self.topics_bytes() + names_bytes + cursors_bytes + own_bytes
+        self.topics_bytes() + read_names_bytes + cursors_bytes + own_bytes
     }
 }
 
@@ -137,6 +146,19 @@ mod tests {
         // Once in the table of the stream, and once more while they are read.
         let long = NAME_LEN_BYTES + 90;
         assert_eq!(held(long), held(NAME_LEN_BYTES) + 10 * (long + 90));
+    }
+
+    /// Played by a client that adds such a topic and removes it without end, beside one that stays.
+    #[test]
+    fn a_long_name_counts_until_its_topic_has_left() {
+        let [short, long] = [17, 128].map(|len| Topic::parse(vec![0; len].into()).unwrap());
+        let mut feed = TopicFeed::changing();
+        feed.add(WaveId(1), [(short, Arc::default())]);
+        let before = feed.topics_bytes() + READ_TOPIC_BYTES;
+        feed.add(WaveId(2), [(long.clone(), Arc::default())]);
+        assert_eq!(feed.topics_bytes(), before + TopicFeed::REGISTRATION_BYTES + 128);
+        assert!(feed.remove(&long));
+        assert_eq!(feed.topics_bytes(), before, "its wave has it until it ends");
     }
 
     /// Each stream that has caught up holds the heads of all strands, of which a network may have a hundred.
