@@ -17,11 +17,13 @@ const SPARE_LEAVES: usize = 16 * 1024;
 struct BoundedMemory {
     bound: usize,
     held: AtomicUsize,
+    /// What was held when a thread last began to work for its reader.
+    held_at_work: AtomicUsize,
 }
 
 impl BoundedMemory {
     fn of(bound: usize) -> Arc<Self> {
-        Arc::new(Self { bound, held: AtomicUsize::new(0) })
+        Arc::new(Self { bound, held: AtomicUsize::new(0), held_at_work: AtomicUsize::new(0) })
     }
 }
 
@@ -38,6 +40,11 @@ impl ReadMemory for BoundedMemory {
     fn take_spare(&self, bytes: usize) -> bool {
         let held = self.held.load(Ordering::SeqCst);
         held.saturating_add(bytes).saturating_add(SPARE_LEAVES) <= self.bound && self.take(bytes)
+    }
+
+    fn begin_work(&self) -> std::time::Duration {
+        self.held_at_work.store(self.held.load(Ordering::SeqCst), Ordering::SeqCst);
+        std::time::Duration::ZERO
     }
 }
 
@@ -328,6 +335,32 @@ async fn lanes_that_wait_for_a_commit_are_charged_as_long_as_they_do() {
     }
     assert!(is_silent(&mut stream).await);
     assert!(held() >= before + 99 * 300, "{} bytes", held() - before);
+}
+
+/// The same node has signed them before, and nothing comes while the stream is open. Then its client ends it, and its
+/// topics leave one after the other.
+#[tokio::test]
+async fn lanes_that_wait_since_their_topics_were_read_are_charged_until_the_last_topic_has_left() {
+    let node = Node::new();
+    for name in 1..=100 {
+        node.commit_one(id(100, name.into()), name, &[id(0, 9)]);
+    }
+    let memory = BoundedMemory::of(16 << 20);
+    let held = || memory.held.load(Ordering::SeqCst);
+    let reader = node.reader.charged_to(memory.clone());
+    let others = (0..u16::try_from(TURN_TOPICS).unwrap()).map(|n| name(0, n));
+    let topics = (1..=100).map(topic).chain(others);
+    let mut stream = reader.subscribe_topics(topics.map(|topic| (topic, Cursor::new())));
+    assert_eq!(caught_up(&mut stream, WaveId::INITIAL).await, []);
+    assert!(is_silent(&mut stream).await);
+    let charged = held();
+    assert!((100 * 300..=100 * 400).contains(&charged), "{charged} bytes");
+    drop(stream);
+    while held() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(memory.held_at_work.load(Ordering::SeqCst), charged);
+    assert_eq!(node.hub.registrations(), 0);
 }
 
 /// An envelope may be longer than a usual page, and its reader may have no memory for it at that moment.

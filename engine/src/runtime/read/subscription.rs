@@ -195,7 +195,7 @@ impl Subscription {
             }
             // The reader asks for more, and nothing is left: it has what was read.
             self.log.memory.give_back(std::mem::take(&mut self.taken_bytes));
-            self.kept.shrink(self.feed.kept_bytes() + self.feed.held_lanes_bytes());
+            self.charge_kept();
             self.awaited.update(&self.feed, &self.log.hub, &self.listener);
             match self.charge_reread() {
                 Ok(true) => self.start_reading(),
@@ -392,19 +392,27 @@ impl Subscription {
         Ok(is_charged)
     }
 
+    /// Gives back the charge for what was delivered. Takes that of lanes that wait, whether their envelopes came live or
+    /// in pages, if there is memory for it: they stay without it, because what they wait for may never come.
+    fn charge_kept(&mut self) {
+        let lanes_bytes = self.feed.held_lanes_bytes();
+        let bytes = self.feed.kept_bytes() + lanes_bytes;
+        self.kept.shrink(bytes);
+        if lanes_bytes > UNCHARGED_BYTES {
+            // Tried again at the next event.
+            let _ = self.kept.hold_spare(bytes);
+        }
+    }
+
     /// Takes envelopes out of the queue, as many as the reader may hold until they are delivered, or until pages have
     /// come. If it may hold no more, takes a few, and drops those that are kept for pages. Otherwise clients that read
     /// slowly on purpose would have memory without a charge: each stream a part of all envelopes since it was opened.
-    /// Also takes the charge of lanes that wait, if there is memory for it: they stay, because what they wait for may
-    /// never come.
     fn pop(&mut self) -> PopOutcome {
         let waiting_bytes = self.listener.len_bytes().min(BatchLimits::STREAM.len_bytes);
         let bytes = self.feed.kept_bytes() + waiting_bytes;
         let lanes_bytes = self.feed.held_lanes_bytes();
-        let is_little = bytes <= UNCHARGED_BYTES;
-        let is_charged = (!is_little || lanes_bytes > UNCHARGED_BYTES)
-            && self.kept.hold_spare(bytes + lanes_bytes).is_ok();
-        let may_hold = is_little || is_charged;
+        let may_hold =
+            bytes <= UNCHARGED_BYTES || self.kept.hold_spare(bytes + lanes_bytes).is_ok();
         if !may_hold {
             self.feed.lose_tails();
             self.kept.shrink(lanes_bytes);
@@ -489,6 +497,8 @@ struct Leaving {
     listener: Arc<Listener>,
     feed: Feed,
     _held: Option<HeldMemory>,
+    /// What the feed keeps besides: envelopes, lanes that wait, and topics that are read again.
+    _kept: [HeldMemory; 2],
     _users: Option<Box<dyn Send>>,
 }
 
@@ -508,7 +518,10 @@ impl Drop for Subscription {
         };
         let (log, listener) = (self.log.clone(), self.listener.clone());
         let (held, users) = (self.held.take(), self.users.take());
-        let leaving = Leaving { log, listener, feed, _held: held, _users: users };
+        let kept = [&mut self.kept, &mut self.reread].map(|charge| {
+            std::mem::replace(charge, HeldMemory::lasting(Arc::clone(&self.log.memory)))
+        });
+        let leaving = Leaving { log, listener, feed, _held: held, _kept: kept, _users: users };
         if topics <= TURN_TOPICS {
             leaving.leave();
             return;
