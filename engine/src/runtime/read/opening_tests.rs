@@ -342,7 +342,7 @@ async fn lanes_that_wait_for_a_commit_are_charged_as_long_as_they_do() {
 #[tokio::test]
 async fn lanes_that_wait_since_their_topics_were_read_are_charged_until_the_last_topic_has_left() {
     let node = Node::new();
-    for name in 1..=100 {
+    for name in 1..=100_u8 {
         node.commit_one(id(100, name.into()), name, &[id(0, 9)]);
     }
     let memory = BoundedMemory::of(16 << 20);

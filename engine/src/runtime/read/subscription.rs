@@ -392,8 +392,8 @@ impl Subscription {
         Ok(is_charged)
     }
 
-    /// Gives back the charge for what was delivered. Takes that of lanes that wait, whether their envelopes came live or
-    /// in pages, if there is memory for it: they stay without it, because what they wait for may never come.
+    /// Gives back the charge for what was delivered. Takes that of lanes that wait, whether live envelopes or pages
+    /// brought them, if there is memory for it: they stay without it, because what they wait for may never come.
     fn charge_kept(&mut self) {
         let lanes_bytes = self.feed.held_lanes_bytes();
         let bytes = self.feed.kept_bytes() + lanes_bytes;
