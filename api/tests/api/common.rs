@@ -257,6 +257,17 @@ impl Node {
         Some(line.parse().unwrap())
     }
 
+    /// Returns the value of a sample once it stays the same.
+    pub(crate) async fn steady_sample(&self, name: &str) -> f64 {
+        let (mut last, mut same) = (None, 0);
+        while same < 20 {
+            let value = self.sample(name).await;
+            (same, last) = (if value == last { same + 1 } else { 0 }, value);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        last.unwrap()
+    }
+
     /// Waits until a sample has a value; gives up when it has not for very long.
     pub(crate) async fn until_sample(&self, name: &str, value: f64) {
         for _ in 0..4000 {
