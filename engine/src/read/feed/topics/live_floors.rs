@@ -14,9 +14,9 @@ const SEARCH_LEN_MIN: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct LiveFloors {
     floors: Vec<Weak<Cursor>>,
-    /// The memory of those that there were at the last search, and of all since.
+    /// Memory of the cursors that the last search has found, and of all that were added since.
     bytes: usize,
-    /// The number that is left of the last search.
+    /// The number of cursors that the last search has found.
     found: usize,
 }
 
