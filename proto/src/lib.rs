@@ -78,4 +78,4 @@ pub use one_line::{one_line, one_line_of, steers_terminal};
 pub use quic_address::QuicAddress;
 pub use sign::{Address, Digest, PayerAddress, PublicKey, SecretKey, Signature};
 pub use statement_difference::StatementDifference;
-pub use topic::{TOPIC_LEN_BYTES_MAX, Topic, TopicKind};
+pub use topic::{TOPIC_LEN_BYTES_MAX, Topic, TopicHasher, TopicKind};

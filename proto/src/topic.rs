@@ -10,6 +10,10 @@ use crate::ids::OriginatorId;
 /// Specified in `docs/protocol/rules.md`.
 pub const TOPIC_LEN_BYTES_MAX: usize = 128;
 
+/// The hash function of tables of topics. Its key is random and secret, because readers choose the names: one who knew
+/// it could make a table slow.
+pub type TopicHasher = std::hash::RandomState;
+
 /// The kind of payload on a topic. The byte values are part of the wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

@@ -278,8 +278,8 @@ pub struct OddTerms {
 
 impl OddTerms {
     /// Returns true if the payer owes for the envelope, in the strand of a node. `stated` is the sum of the fees in its
-    /// statement. For a kind that this version does not know they alone tell whether it is free: a node states none for
-    /// what is.
+    /// statement. For a kind that this version does not know, these fees alone tell whether it is free: a node states
+    /// none for a free envelope.
     #[must_use]
     pub fn are_owed(&self, stated: PicoDollarPrice) -> bool {
         self.is_free.map_or(stated.0 > 0, |is_free| !is_free)

@@ -5,9 +5,9 @@
 //! either knows with certainty that a topic has no news, or lets the reader search.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, TopicHasher};
 use parking_lot::RwLock;
 
 use crate::change::{Change, LogEntry};
@@ -25,7 +25,7 @@ const FORGOTTEN_PART: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Recent {
     state: RwLock<RecentState>,
-    hasher: RandomState,
+    hasher: TopicHasher,
     envelopes_max: usize,
 }
 
@@ -76,7 +76,7 @@ impl Recent {
             (head.originator, RememberedPlaces { after: head.sequence, through: head.sequence })
         };
         let state = RecentState { known: heads.iter().map(known).collect(), ..Default::default() };
-        Self { state: RwLock::new(state), hasher: RandomState::new(), envelopes_max }
+        Self { state: RwLock::new(state), hasher: TopicHasher::new(), envelopes_max }
     }
 
     /// Returns false if `topic` certainly has no rows after `after` and up to `ends`.

@@ -1,9 +1,5 @@
 //! A hash table with little room to spare.
 
-/// The hash function of the entries that readers name: its key is random, and a secret.
-#[expect(clippy::disallowed_types, reason = "no decision depends on the order of a table")]
-pub(crate) type KeyedHasher = std::hash::RandomState;
-
 /// Entries of a list, on average over all lists. A guess: a list is searched from its beginning, and costs 24 bytes.
 const LIST_LEN: usize = 16;
 /// Entries for which a full list gets room.
@@ -156,7 +152,7 @@ fn split_from(added: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::hash::BuildHasher as _;
+    use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
     use proptest::prelude::*;
 
@@ -164,12 +160,12 @@ mod tests {
 
     /// A table of numbers, each of which is there once.
     #[derive(Default)]
-    struct Numbers {
-        hasher: KeyedHasher,
+    struct NumberTable {
+        hasher: BuildHasherDefault<DefaultHasher>,
         table: DenseTable<u64>,
     }
 
-    impl Numbers {
+    impl NumberTable {
         fn has(&self, number: u64) -> bool {
             self.table.find(self.hasher.hash_one(number), |it| *it == number).is_some()
         }
@@ -194,8 +190,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_has_what_was_added_and_not_removed(steps in proptest::collection::vec((any::<bool>(), 0_u64..200), 0..600)) {
-            let (mut numbers, mut expected) = (Numbers::default(), BTreeSet::new());
+        fn a_table_has_what_was_added_and_not_removed(
+            steps in proptest::collection::vec((any::<bool>(), 0_u64..200), 0..600),
+        ) {
+            let (mut numbers, mut expected) = (NumberTable::default(), BTreeSet::new());
             for (adds, number) in steps {
                 if adds {
                     numbers.add(number);
@@ -215,7 +213,7 @@ mod tests {
     #[test]
     fn a_table_has_little_room_to_spare_while_it_grows_and_while_it_shrinks() {
         const COUNT: u64 = 20_000;
-        let mut numbers = Numbers::default();
+        let mut numbers = NumberTable::default();
         for number in 0..COUNT {
             numbers.add(number);
             let (room, len) = (numbers.table.room, numbers.table.len());

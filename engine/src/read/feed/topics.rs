@@ -4,6 +4,7 @@ mod live;
 mod live_floors;
 mod memory;
 mod table;
+mod topic_state;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
@@ -11,7 +12,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
 
 use super::catch_up::{CatchUpCause, CatchUpProgress, CursorMerger, TopicCatchUp};
 use super::holds::{HeldLane, Holds, lane_of};
@@ -26,6 +27,7 @@ use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::{first_unsatisfied, is_awaited};
 use live_floors::LiveFloors;
 use table::{TopicTable, topic_of};
+use topic_state::{LastCommit, TopicState};
 
 /// Everything that a stream of topics still owes its reader.
 ///
@@ -59,44 +61,6 @@ pub(crate) struct TopicFeed {
     outbox: Outbox,
     /// Bounds of all tails together in bytes, and of each one in envelopes.
     queue: BatchLimits,
-}
-
-/// State of one topic of the stream.
-#[derive(Debug)]
-struct TopicState {
-    /// Everything up to here was delivered from disk, or lies before the stream's cursor. Shared by
-    /// most topics.
-    floor: Arc<Cursor>,
-    /// The last commit that the reader has: by its own cursor, or because it was delivered. An envelope that depends on
-    /// a later one is decided on disk, if that has come: it may be no commit of this topic.
-    commits: LastCommit,
-    /// The catch-up that reads the topic; `None` when it is live.
-    catch_up: Option<CatchUpId>,
-}
-
-impl TopicState {
-    /// Notes that an envelope of the topic is delivered.
-    fn note(&mut self, id: EnvelopeId) {
-        if id.originator == OriginatorId::GROUP_MESSAGES {
-            self.commits = self.commits.max(LastCommit::at(id.sequence));
-        }
-    }
-}
-
-/// The last commit of its group that the reader of a topic has, in half the room of a place: a stream may have a
-/// million topics. Of a place that needs more room, the reader counts as having all commits, so that it is shown
-/// strays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct LastCommit(u32);
-
-impl LastCommit {
-    fn at(place: SequenceId) -> Self {
-        Self(u32::try_from(place.0).unwrap_or(u32::MAX))
-    }
-
-    fn place(self) -> SequenceId {
-        if self.0 == u32::MAX { SequenceId::MAX } else { SequenceId(self.0.into()) }
-    }
 }
 
 impl TopicFeed {

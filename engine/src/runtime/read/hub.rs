@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic, TopicHasher};
 use parking_lot::Mutex;
 
 use super::listener::{ALL_QUEUES_BYTES_MAX, Listener};
@@ -36,10 +36,10 @@ pub(crate) struct Hub {
 
 #[derive(Debug)]
 struct HubState {
-    hasher: RandomState,
+    hasher: TopicHasher,
     /// Chooses the part of the table. Different from `hasher`, so that both
     /// hashes together distinguish topics.
-    part_hasher: RandomState,
+    part_hasher: TopicHasher,
     topics: Vec<Mutex<TopicListeners>>,
     originators: Mutex<HashMap<OriginatorId, Listeners>>,
     /// Listeners of everything.
@@ -63,8 +63,8 @@ struct Awaited {
 impl Default for HubState {
     fn default() -> Self {
         Self {
-            hasher: RandomState::new(),
-            part_hasher: RandomState::new(),
+            hasher: TopicHasher::new(),
+            part_hasher: TopicHasher::new(),
             topics: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             originators: Mutex::default(),
             everything: ListenersInParts::default(),

@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 
 use hawser_proto::Cursor;
 
-use super::memory::cursor_bytes;
-
+/// Memory of a cursor besides its entries, in bytes. Calculated: 48 bytes, with what the allocator adds.
+pub(super) const CURSOR_BYTES: usize = 64;
 /// The least number of cursors at which those that no topic has any more are looked for. A guess.
 const SEARCH_LEN_MIN: usize = 8;
 
@@ -14,9 +14,9 @@ const SEARCH_LEN_MIN: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct LiveFloors {
     floors: Vec<Weak<Cursor>>,
-    /// The memory of those that there were at the last search, and of all since.
+    /// Memory of the cursors that the last search has found, and of all that were added since.
     bytes: usize,
-    /// The number that is left of the last search.
+    /// The number of cursors that the last search has found.
     found: usize,
 }
 
@@ -43,6 +43,11 @@ impl LiveFloors {
     pub(super) fn bytes(&self) -> usize {
         self.bytes + self.floors.capacity() * size_of::<Weak<Cursor>>()
     }
+}
+
+/// Returns the memory that a cursor takes.
+pub(super) fn cursor_bytes(cursor: &Cursor) -> usize {
+    CURSOR_BYTES + cursor.entries_bytes()
 }
 
 #[cfg(test)]

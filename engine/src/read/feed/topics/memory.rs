@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hawser_proto::{Cursor, EnvelopeId};
 
 use super::TopicFeed;
+use super::live_floors::{CURSOR_BYTES, cursor_bytes};
 use super::table::SHORT_LEN_BYTES;
 use crate::read::feed::catch_up::CatchUpCause;
 
@@ -20,8 +21,6 @@ const READ_TOPIC_BYTES: usize = 192;
 /// Memory of a lane that waits, and of each topic in which envelopes of one over all topics do. Calculated: 120 bytes
 /// in each of two trees, with the room of their nodes, and 48 and 32 bytes for a name of its own and its handle.
 const HELD_LANE_BYTES: usize = 320;
-/// Memory of a cursor besides its entries, in bytes. Calculated: 48 bytes, with what the allocator adds.
-const CURSOR_BYTES: usize = 64;
 
 impl TopicFeed {
     /// Memory of a topic's registration at the hub, whose table all streams share. Calculated: an entry of 16 bytes
@@ -99,16 +98,11 @@ impl TopicFeed {
     }
 }
 
-/// Returns the memory that a cursor takes.
-pub(super) fn cursor_bytes(cursor: &Cursor) -> usize {
-    CURSOR_BYTES + cursor.entries_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use hawser_proto::{OriginatorId, SequenceId, Topic};
 
-    use super::super::{LastCommit, TopicState};
+    use super::super::topic_state::{LastCommit, TopicState};
     use super::*;
     use crate::read::feed::WaveId;
     use crate::read::plan::Cursors;

@@ -3,10 +3,10 @@
 use std::hash::BuildHasher as _;
 
 use bytes::Bytes;
-use hawser_proto::Topic;
+use hawser_proto::{Topic, TopicHasher};
 
-use super::TopicState;
-use crate::read::dense_table::{DenseTable, KeyedHasher};
+use super::topic_state::TopicState;
+use crate::read::dense_table::DenseTable;
 
 /// The longest name that is kept in its entry, in bytes. Most have 17 or 33: a kind, and an identifier of 16 or 32
 /// bytes. Nothing longer fits into an entry of 56 bytes.
@@ -16,7 +16,7 @@ pub(super) const SHORT_LEN_BYTES: usize = 38;
 /// twice as much for each of a million topics. Names are hashed with a secret key, because readers choose them.
 #[derive(Debug, Default)]
 pub(super) struct TopicTable {
-    hasher: KeyedHasher,
+    hasher: TopicHasher,
     entries: DenseTable<TopicEntry>,
     long_names_bytes: usize,
 }
@@ -158,7 +158,7 @@ mod tests {
 
     use hawser_proto::SequenceId;
 
-    use super::super::LastCommit;
+    use super::super::topic_state::LastCommit;
     use super::*;
 
     fn state(commit: u64) -> TopicState {
