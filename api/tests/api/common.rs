@@ -246,8 +246,7 @@ impl Node {
         let accept = format!("accept: {accept}\r\n");
         let answer = read_page(self.api.metrics_address().unwrap(), "/metrics", &accept).await;
         assert_eq!(answer.status, 200);
-        let kind = answer.header("content-type").unwrap().to_owned();
-        (kind, String::from_utf8(answer.body).unwrap())
+        (answer.header("content-type").unwrap().to_owned(), String::from_utf8(answer.body).unwrap())
     }
 
     /// The value of one sample of the scrape, named with its labels as they are written.
