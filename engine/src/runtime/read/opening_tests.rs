@@ -17,7 +17,7 @@ const SPARE_LEAVES: usize = 16 * 1024;
 struct BoundedMemory {
     bound: usize,
     held: AtomicUsize,
-    /// What was held when a thread last began to work for its reader.
+    /// The bytes held when a thread last began to work for its reader.
     held_at_work: AtomicUsize,
 }
 

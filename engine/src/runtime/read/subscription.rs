@@ -497,7 +497,7 @@ struct Leaving {
     listener: Arc<Listener>,
     feed: Feed,
     _held: Option<HeldMemory>,
-    /// What the feed keeps besides: envelopes, lanes that wait, and topics that are read again.
+    /// The memory that the feed keeps besides: envelopes, lanes that wait, and topics that are read again.
     _kept: [HeldMemory; 2],
     _users: Option<Box<dyn Send>>,
 }
