@@ -17,7 +17,7 @@ use crate::network::{self, Network, Node};
 use crate::rpc::Connection;
 use crate::scenario::memory::watch;
 use crate::scenario::publish::seed;
-use crate::stats::{self, Quantiles};
+use crate::stats::{self, Quantiles, verdict};
 use crate::workload::{self, Workload};
 
 const STREAMS_PER_CONNECTION: u64 = 100;
@@ -30,6 +30,8 @@ const MANY_TOPICS: u64 = 10_000;
 /// Envelopes that are published one at a time beside all streams.
 const SINGLE: u64 = 500;
 const PER_REQUEST: u64 = 20;
+/// Promised growth of the node's resident memory: the default of `--api-memory-limit`.
+const GROWN_MIB_MAX: u64 = 512;
 
 /// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +87,12 @@ pub(crate) struct CameBack {
     pub(crate) single_cpu_us: f64,
     /// Deliveries of these envelopes until the last answer.
     pub(crate) delivered: u64,
+    /// Resident memory of the node before the first stream. Zero in results of earlier versions.
+    #[serde(default)]
+    pub(crate) idle_kib: u64,
+    /// The most that was ever resident. Zero in results of earlier versions.
+    #[serde(default)]
+    pub(crate) peak_kib: u64,
 }
 
 /// Prints a line for each part. `node` has grown, and is stopped; it comes back with `flags`.
@@ -96,7 +104,8 @@ pub(crate) async fn run(
 ) -> Result<(), BenchError> {
     let (figures, node) = come_back(network, node, flags, plan).await?;
     node.stop();
-    let CameBack { many_topics, all, missed, single, single_cpu_us, delivered } = figures;
+    let CameBack { many_topics, all, missed, single, single_cpu_us, delivered, .. } = figures;
+    let grown_mib = figures.peak_kib.saturating_sub(figures.idle_kib) >> 10;
     many_topics.print(&format!("a stream of {} topics opens", MANY_TOPICS.min(plan.topics)));
     all.print(&format!("{} streams of {} topics come back", plan.streams, plan.topics_each));
     println!("  {missed} envelopes were missed by those who have their topics");
@@ -104,6 +113,11 @@ pub(crate) async fn run(
         "single envelopes beside them: p50 {:.2} ms, p99 {:.2} ms, {single_cpu_us:.0} us CPU each, {delivered} delivered",
         single.p50_us / 1e3,
         single.p99_us / 1e3,
+    );
+    println!(
+        "at most {grown_mib} MiB resident above the {} MiB of the idle node: {}",
+        figures.idle_kib >> 10,
+        verdict(grown_mib <= GROWN_MIB_MAX),
     );
     Ok(())
 }
@@ -124,6 +138,7 @@ pub(crate) async fn come_back(
     node.stop();
     let node = network.start_flagged(0, flags).await?;
 
+    let idle_kib = node.memory()?.resident_kib;
     let mut open = Opened::default();
     let many = (0..MANY_TOPICS.min(topics)).collect::<Vec<_>>();
     let many_topics = open.measure(&node, &last_seen, vec![many]).await?;
@@ -145,6 +160,8 @@ pub(crate) async fn come_back(
         single: published.latencies.quantiles(),
         single_cpu_us: cpu.as_secs_f64() * 1e6 / stats::float(SINGLE),
         delivered: open.delivered() - delivered,
+        idle_kib,
+        peak_kib: node.memory()?.peak_kib,
     };
     Ok((figures, node))
 }
