@@ -154,8 +154,10 @@ impl Meter {
         };
         rows.usages.entry(key).or_default().add(usage);
         while self.hours.len() > HOURS_MAX {
-            let oldest = self.hours.pop_first();
-            self.bytes -= oldest.map_or(0, |(_, rows)| bytes_of(&rows));
+            // Hours of a clock that was ahead go first. They would drive out each present one until they have come.
+            let is_ahead = self.hours.last_key_value().is_some_and(|(last, _)| *last > hour);
+            let gone = if is_ahead { self.hours.pop_last() } else { self.hours.pop_first() };
+            self.bytes -= gone.map_or(0, |(_, rows)| bytes_of(&rows));
         }
         let shown = if self.named.contains(caller) { caller } else { "" };
         self.totals.entry((shown.into(), kind, tenant.into())).or_default().add(usage);
@@ -423,6 +425,22 @@ mod tests {
         assert_eq!(meter.hours.len(), HOURS_MAX);
         let bob = ROW_BYTES + "bob".len();
         assert_eq!(meter.bytes, HOURS_MAX * bob, "the rows of hours that are gone count no more");
+    }
+
+    /// The clock of the machine was a year ahead for a weekend, and was then set right.
+    #[test]
+    fn hours_of_a_clock_that_was_ahead_make_room_for_the_present_one() {
+        let (mut meter, hours) = (Meter::default(), HOURS_MAX as u64);
+        let ahead_s = NOON_S + 365 * 24 * HOUR_S;
+        for hour in 0..hours {
+            meter.record("", "bob", PayloadClass::Message, usage(1, 1), ahead_s + hour * HOUR_S);
+        }
+        for _ in 0..2 {
+            meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S);
+        }
+        assert_eq!(meter.hours[&(NOON_S / HOUR_S)][""].usages[&row("bob")].envelopes, 2);
+        assert_eq!(meter.hours.len(), HOURS_MAX);
+        assert_eq!(meter.bytes, meter.hours.values().map(bytes_of).sum::<usize>());
     }
 
     #[test]

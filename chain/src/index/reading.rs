@@ -51,6 +51,9 @@ const QUIET: Duration = Duration::from_secs(1);
 /// compared with the block interval, long compared with a request.
 const SERVED_FOR: Duration = Duration::from_millis(250);
 const FEW_BLOCKS: u64 = 16;
+/// The reason for which nothing is read while too many blocks wait for a recheck that no endpoint answers.
+const RECHECKS_FAIL: &str =
+    "no endpoint answers for the logs of older blocks, of which too many wait to be compared a second time";
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
@@ -178,6 +181,9 @@ impl PageReader {
             }
             let unread = self.walk.unread();
             if self.walk.rechecks().is_far_behind(unread) {
+                if self.walk.rechecks().has_failed() {
+                    self.context.stuck(RECHECKS_FAIL);
+                }
                 self.changed(SERVED_FOR, &mut gap_found).await;
                 continue;
             }

@@ -14,11 +14,9 @@ use std::ops::RangeInclusive;
 use super::event::BlockRef;
 use super::event_set::{EventSet, RecheckPage};
 
-/// The depth below the head, in blocks, from which a block gets its recheck: the same as the near part
-/// of [`Walk`](super::walk::Walk).
+/// The depth in blocks below the head at which a block gets its recheck: the near part of [`Walk`](super::walk::Walk).
 const DEPTH: u64 = 64;
-/// The number of blocks per recheck. A guess: one request for this many blocks costs little
-/// compared with reading them one by one.
+/// The number of blocks per recheck. A guess: one request for so many costs little beside reading them one by one.
 const TOGETHER: u64 = 32;
 /// The largest number of blocks of a recheck of blocks that were read near the head. A guess: rechecks that have
 /// fallen behind catch up by it, and one request for as many blocks is common.
@@ -35,8 +33,9 @@ const PAGE_EVENTS_MAX: usize = 100_000;
 /// The number of the last blocks that are rechecked once more when an endpoint answers again that was silent at their
 /// recheck. A guess: on a chain with a block every two seconds, the outage of an endpoint for five hours.
 pub(super) const MISSED_BLOCKS_MAX: u64 = 10_000;
-/// The number of pages that may wait for their recheck. A guess: 1 MB.
-const PAGES_MAX: usize = 10_000;
+/// The number of pages, and of blocks that were read near the head, that may wait for their recheck. A guess: 2 MB, and
+/// the events of these blocks.
+const WAITING_MAX: usize = 10_000;
 
 /// Blocks that get no recheck for now, because endpoints refuse it and none answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +113,7 @@ impl RecheckQueue {
     /// Adds pages with the blocks from `first` to before `end`, which is at or below all blocks that wait.
     fn add_pages(&mut self, first: u64, end: u64, page_blocks: u64) {
         // At most half of the pages that may wait: with more, nothing is read, and pages of a start wait for a read.
-        let fewest = end.saturating_sub(first) / (PAGES_MAX as u64 / 2) + 1;
+        let fewest = end.saturating_sub(first) / (WAITING_MAX as u64 / 2) + 1;
         let (length, mut end) = (page_blocks.max(fewest), end);
         while end > first {
             let start = end.saturating_sub(length).max(first);
@@ -194,10 +193,11 @@ impl RecheckQueue {
         self.page_events -= known.map_or(0, |known| known.size());
     }
 
-    /// Returns true if so many pages before the first unread block wait that no further one should be read.
+    /// Returns true if so many pages, or blocks near the head, wait below the first unread block that none may be read.
     #[must_use]
     pub(crate) fn is_far_behind(&self, unread: u64) -> bool {
-        self.pages.partition_point(|page| *page.blocks.end() < unread) >= PAGES_MAX
+        let pages = self.pages.partition_point(|page| *page.blocks.end() < unread);
+        pages >= WAITING_MAX || self.blocks.range(..unread).nth(WAITING_MAX).is_some()
     }
 
     /// Schedules rechecks from this block on again, because it is read again. A running recheck ends without a result.

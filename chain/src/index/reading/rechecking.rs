@@ -215,7 +215,9 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::index::event_set::EventSet;
     use crate::index::reading::tests::{block, gap_after, reader};
+    use crate::index::recheck::RecheckQueue;
     use crate::index::walk::Walk;
     use crate::send::RequestError;
 
@@ -338,6 +340,24 @@ mod tests {
         reader.start_recheck(BlockRef { number: 200_000, ..HEAD });
         assert!(reader.recheck.is_empty(), "none is due");
         assert!(!is_far_behind(&mut reader), "it reads");
+    }
+
+    /// Endpoints answer for new blocks, and never for those that are deep. The events of all blocks would be kept.
+    #[test]
+    fn blocks_near_the_head_whose_rechecks_fail_keep_the_reader_from_reading_on() {
+        let (mut rechecks, mut unread) = (RecheckQueue::default(), 0);
+        while !rechecks.is_far_behind(unread) {
+            assert!(unread <= 20_000, "no number of blocks is too large");
+            rechecks.read(unread, EventSet::default());
+            unread += 1;
+        }
+        let due = rechecks.due(unread, unread).expect("they are deep");
+        rechecks.failed(&due.blocks);
+        assert!(rechecks.is_far_behind(unread) && rechecks.has_failed());
+        assert!(!rechecks.is_far_behind(5000), "from there on they are read again");
+        let due = rechecks.due(unread, unread).expect("they are deep");
+        rechecks.end(&due.blocks);
+        assert!(!rechecks.is_far_behind(unread) && !rechecks.has_failed(), "an endpoint answers");
     }
 
     /// After a start, a page has to follow the stored blocks before these are compared.
