@@ -42,14 +42,18 @@ pub(crate) struct MisbehaviorService {
     /// False if the service is switched off.
     pub(crate) is_served: bool,
     pub(crate) limits: Arc<Mutex<ReportLimits>>,
+    /// The limits of reports of a wrong form, which take nothing from those of others.
+    pub(crate) wrong_forms: Arc<Mutex<ReportLimits>>,
     pub(crate) since: Instant,
 }
 
 impl MisbehaviorService {
     pub(crate) fn new(api: NodeApi, readiness: Readiness, settings: &ApiSettings) -> Self {
-        let limits = ReportLimits::new(settings.misbehavior_reports_per_minute);
-        let (limits, is_served) = (Arc::new(Mutex::new(limits)), settings.misbehavior_api);
-        Self { api, readiness, is_served, limits, since: Instant::now() }
+        let per_minute = settings.misbehavior_reports_per_minute;
+        let limits = Arc::new(Mutex::new(ReportLimits::new(per_minute)));
+        let wrong_forms = Arc::new(Mutex::new(ReportLimits::of_wrong_forms(per_minute)));
+        let is_served = settings.misbehavior_api;
+        Self { api, readiness, is_served, limits, wrong_forms, since: Instant::now() }
     }
 
     fn check_served(&self) -> Result<&Reports, CallError> {
@@ -67,19 +71,25 @@ impl MisbehaviorService {
         self.check_writable()?;
         let caller = caller_of(&request);
         let (charge, request) = charged(request);
-        let message = request.report.ok_or(CallError::ReportMissing)?;
-        // A report of a wrong form takes nothing from the limits: to check it costs less than to decode it did, and it
-        // is refused as what it is, however many came before it.
-        let report = Report::of_message(message).map_err(ReportSubmissionError::from);
-        let report = report.map_err(SubmitError::from)?;
-        reports.check_form(&report).map_err(SubmitError::from)?;
-        let len_bytes = report.len_bytes();
+        let len_bytes = request.report.as_ref().map_or(0, prost::Message::encoded_len);
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let taken = self.limits.lock().take(caller.address, len_bytes, now_ms);
-        let outcome = if taken.is_ok() { LimitOutcome::Allowed } else { LimitOutcome::Denied };
         let metrics = self.api.callers.metrics();
-        metrics.decided(LimitedCall::Submission, caller.tier(), outcome);
-        taken.map_err(|wait_ms| CallError::TooManyReports(wait_ms.div_ceil(1000)))?;
+        let decided = |outcome| metrics.decided(LimitedCall::Submission, caller.tier(), outcome);
+        let too_many = |wait_ms: u64| {
+            decided(LimitOutcome::Denied);
+            CallError::TooManyReports(wait_ms.div_ceil(1000))
+        };
+        // The form comes first: its submitter learns what is wrong, and has lost nothing for the right report.
+        let report = match formed(reports, request.report) {
+            Ok(report) => report,
+            Err(wrong) => {
+                let taken = self.wrong_forms.lock().take_owing(caller.address, len_bytes, now_ms);
+                return Err(taken.map_or_else(too_many, |()| wrong));
+            }
+        };
+        let taken = self.limits.lock().take(caller.address, len_bytes, now_ms);
+        taken.map_err(too_many)?;
+        decided(LimitOutcome::Allowed);
         charge.take(len_bytes * COPIES)?;
         match reports.submit(charge.site(), report).await? {
             ReportSubmission::Stored | ReportSubmission::Known => {
@@ -120,6 +130,18 @@ impl MisbehaviorService {
         let reports = found.into_iter().map(message_of).collect();
         Ok(pb::QueryMisbehaviorReportsResponse { reports })
     }
+}
+
+/// Returns a submitted report if it has the form of one.
+fn formed(
+    reports: &Reports,
+    message: Option<pb::UnsignedMisbehaviorReport>,
+) -> Result<Report, CallError> {
+    let message = message.ok_or(CallError::ReportMissing)?;
+    let report = Report::of_message(message).map_err(ReportSubmissionError::from);
+    let report = report.map_err(SubmitError::from)?;
+    reports.check_form(&report).map_err(SubmitError::from)?;
+    Ok(report)
 }
 
 /// Charges what the reports of an answer have beyond [`LEN_BYTES_MAX`]: a larger one comes alone. Until then the

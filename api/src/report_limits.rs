@@ -18,6 +18,9 @@ const LEN_BYTES_PER_MINUTE: u64 = 3 * 1024 * 1024;
 /// in the same /48, and the site submits a tenth of the bytes that the checks of a node let through. Its bytes are
 /// above those of the largest report, so that all bytes of each count.
 const ADDRESSES_PER_SITE: u64 = 10;
+/// Reports of a wrong form that are named as what they are, as a multiple of the reports that are taken. Specified. A
+/// guess: whoever writes a client learns by mistakes, and a flood is thousands a second.
+const WRONG_PER_REPORT: u32 = 10;
 /// Largest number of addresses, and of sites, whose usage is kept. A guess: as for queries.
 const CALLERS_MAX: usize = 100_000;
 
@@ -75,6 +78,11 @@ impl ReportLimits {
         Self { of_address, of_site, addresses, sites }
     }
 
+    /// Creates the limits of reports of a wrong form, for addresses that may submit `per_minute` reports in a minute.
+    pub(crate) fn of_wrong_forms(per_minute: u32) -> Self {
+        Self::new(per_minute.saturating_mul(WRONG_PER_REPORT))
+    }
+
     /// Takes one report of `len_bytes` from all limits of its address and of its site, or from none. A report above
     /// the bytes of a minute takes all of them, so that such a report is rare but possible.
     ///
@@ -86,11 +94,37 @@ impl ReportLimits {
         len_bytes: usize,
         now_ms: u64,
     ) -> Result<(), u64> {
-        let (site, len_bytes) = (caller.site(), len_bytes as u64);
+        self.take_if(caller, len_bytes, len_bytes, now_ms)
+    }
+
+    /// Takes one report like [`take`](Self::take), if one without bytes fits. A long one is then owed, so its submitter
+    /// learns what is wrong with it, whatever it has submitted before.
+    ///
+    /// # Errors
+    /// The milliseconds after which a report without bytes fits.
+    pub(crate) fn take_owing(
+        &mut self,
+        caller: ClientAddress,
+        len_bytes: usize,
+        now_ms: u64,
+    ) -> Result<(), u64> {
+        self.take_if(caller, 0, len_bytes, now_ms)
+    }
+
+    /// Takes one report of `len_bytes`, if one of `needed_bytes` fits.
+    fn take_if(
+        &mut self,
+        caller: ClientAddress,
+        needed_bytes: usize,
+        len_bytes: usize,
+        now_ms: u64,
+    ) -> Result<(), u64> {
+        let (site, needed_bytes, len_bytes) =
+            (caller.site(), needed_bytes as u64, len_bytes as u64);
         let mut of_address = self.addresses.get(&caller).copied().unwrap_or_default();
         let mut of_site = self.sites.get(&site).copied().unwrap_or_default();
-        let of_address_ms = of_address.wait_ms(self.of_address, len_bytes, now_ms);
-        let wait_ms = of_address_ms.max(of_site.wait_ms(self.of_site, len_bytes, now_ms));
+        let of_address_ms = of_address.wait_ms(self.of_address, needed_bytes, now_ms);
+        let wait_ms = of_address_ms.max(of_site.wait_ms(self.of_site, needed_bytes, now_ms));
         if wait_ms > 0 {
             return Err(wait_ms);
         }
@@ -158,6 +192,23 @@ mod tests {
             let in_an_hour = 10 * per_minute;
             assert!((in_an_hour..=2 * in_an_hour).contains(&taken), "{taken} of {in_an_hour}");
         }
+    }
+
+    /// Played by a client that submits without end what is no report.
+    #[test]
+    fn wrong_forms_are_named_so_many_times_and_their_bytes_are_owed() {
+        let mut limits = ReportLimits::of_wrong_forms(1);
+        for _ in 0..10 {
+            assert_eq!(limits.take_owing(caller(1), 100, 0), Ok(()));
+        }
+        assert_eq!(limits.take_owing(caller(1), 100, 0), Err(6_000), "ten a minute");
+        assert_eq!(limits.take_owing(caller(2), 100, 0), Ok(()), "others are not touched");
+        assert_eq!(limits.take_owing(caller(2), 25 << 20, 0), Ok(()), "it is named");
+        let wait_ms = limits.take_owing(caller(2), 0, 0).unwrap_err();
+        assert!(wait_ms < 100, "{wait_ms}: the first one's bytes are owed");
+        assert_eq!(limits.take_owing(caller(3), 25 << 20, 0), Ok(()));
+        assert_eq!(limits.take_owing(caller(3), 25 << 20, 0), Ok(()));
+        assert_eq!(limits.take_owing(caller(3), 0, 0), Err(60_000), "and those of long ones");
     }
 
     /// The owner of an IPv6 /48 could otherwise submit 65,536 times as much as an address may.

@@ -115,6 +115,7 @@ async fn habits_of_other_software_are_no_offences() {
         Habits { methods: Methods::Older, ..usual() },
         Habits { methods: Methods::OlderSaidLate, ..usual() },
         Habits { tells_clock: false, ..usual() },
+        Habits { methods: Methods::Older, tells_clock: false, answers_404: true, ..usual() },
         Habits { greets: false, keep_alive: Duration::from_millis(400), ..usual() },
         Habits { ends_after: Some((8, StreamEnd::Ok)), ..usual() },
         Habits { ends_after: Some((8, StreamEnd::NoStatus)), ..usual() },
@@ -174,7 +175,19 @@ async fn reports(node: &Node, accused: OriginatorId, kind: pb::Misbehavior) -> u
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_cannot_tell_what_it_holds_does_not_confirm_a_new_key() {
-    let peer = ScriptedPeer::start(300, Habits { tells_clock: false, ..Habits::default() });
+    does_not_confirm(Habits { tells_clock: false, ..Habits::default() }).await;
+}
+
+/// The proxy in front of the peer answers first. The peer itself counts as soon as it is reached.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_web_page_in_place_of_what_a_peer_holds_does_not_confirm_a_new_key() {
+    let habits = Habits { tells_clock: false, answers_404: true, ..Habits::default() };
+    does_not_confirm(habits).await;
+}
+
+/// Starts a node with a new key beside a peer without a clock. The node has to wait until the peer has one.
+async fn does_not_confirm(habits: Habits) {
+    let peer = ScriptedPeer::start(300, habits);
     let mut network = Network::new(1);
     network.register(peer.record());
     let node = &mut network.nodes[0];

@@ -283,7 +283,6 @@ async fn a_report_of_a_wrong_form_takes_nothing_from_the_limits_and_is_named_bey
     let wrong = [
         report(pb::Misbehavior::Unspecified, &[]),
         report(pb::Misbehavior::OutOfOrder, &[]),
-        report(pb::Misbehavior::CausalOrdering, &large),
         pb::UnsignedMisbehaviorReport { reporter_time_ns: 0, ..two_statements(1) },
         pb::UnsignedMisbehaviorReport { submitted_by_node: true, ..two_statements(1) },
     ];
@@ -298,9 +297,31 @@ async fn a_report_of_a_wrong_form_takes_nothing_from_the_limits_and_is_named_bey
         stranger.submit(two_statements(sequence)).await.unwrap();
     }
     assert_eq!(decisions().await, [10.0, 0.0]);
-    for report in wrong {
+    for report in wrong.into_iter().chain([report(pb::Misbehavior::CausalOrdering, &large)]) {
         assert_eq!(stranger.refusal(report).await.0, Code::InvalidArgument);
     }
+}
+
+/// Played by a client that submits without end what is no report: each one is received and decoded.
+#[tokio::test]
+async fn a_flood_of_reports_of_a_wrong_form_is_bounded_and_leaves_the_right_ones_their_limits() {
+    let one = |settings: &mut ApiSettings| settings.misbehavior_reports_per_minute = 1;
+    let node = node_with(one, Arc::new(NoPeers)).await;
+    let mut stranger = Stranger::of(&node).await;
+    let (mut named, mut refused) = (0, None);
+    while refused.is_none() && named < 200 {
+        match stranger.submit(report(pb::Misbehavior::OutOfOrder, &[])).await.unwrap_err() {
+            status if status.code() == Code::InvalidArgument => named += 1,
+            status => refused = Some(status),
+        }
+    }
+    let status = refused.expect("a wrong form is bounded");
+    assert_eq!(status.code(), Code::ResourceExhausted, "after {named}");
+    assert!(status.metadata().contains_key("retry-after"));
+    assert!(named >= 10, "{named}: ten for each right one");
+    assert_eq!([decided(&node, "allowed").await, decided(&node, "denied").await], [0.0, 1.0]);
+    let mut other = Stranger::of(&node).await;
+    other.submit(two_statements(1)).await.expect("another connection of the same address");
 }
 
 #[tokio::test]

@@ -5,16 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, SequenceId};
+use parquet::file::metadata::KeyValue;
 use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::file::writer::SerializedFileWriter;
 
+use super::part::GROUP_ROWS;
 use super::read::check_group;
 use super::record::describe;
 use super::table::{LOG, RowGroup};
 use super::tests::{content, run};
 use super::*;
 use crate::replay::testing::{MemoryLog, NODE};
+use crate::replay::{GapReason, StrandRow};
 
 #[test]
 fn damage_is_refused_and_nothing_is_overwritten() {
@@ -147,6 +150,52 @@ fn groups_of(strands: &[OriginatorId]) -> Vec<u8> {
         group.write(&mut writer).unwrap();
     }
     writer.into_inner().unwrap()
+}
+
+/// Returns the bytes of a file with one row group of these rows, and with a footer of so many bytes more.
+fn file_of(rows: Vec<StrandRow>, further_bytes: usize) -> Vec<u8> {
+    let properties = Arc::new(LOG.properties());
+    let schema = LOG.schema().unwrap();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    let mut group = RowGroup::new(&LOG);
+    for record in describe(NODE, false, rows) {
+        group.push(record.values);
+    }
+    group.write(&mut writer).unwrap();
+    let further = KeyValue::new("further".to_owned(), "x".repeat(further_bytes));
+    writer.append_key_value_metadata(further);
+    writer.into_inner().unwrap()
+}
+
+fn footer_len_bytes(file: &[u8]) -> u64 {
+    let at = file.len() - 8;
+    u64::from(u32::from_le_bytes(file[at..at + 4].try_into().unwrap()))
+}
+
+/// Played by a stranger who sends an auditor a short file that is a footer and little else: the library makes a hundred
+/// times its length of it in memory.
+#[test]
+fn a_footer_is_no_longer_than_the_rows_of_its_file_explain() {
+    let honest = || MemoryLog::honest(3).rows;
+    assert!(PartReader::from_bytes(file_of(honest(), 32 * 1024).into()).is_ok());
+    let error = PartReader::from_bytes(file_of(honest(), 1024 * 1024).into()).err().unwrap();
+    assert!(error.to_string().contains("a footer of"), "{error}");
+}
+
+/// The shortest rows are those of places that are missing, and each of these is a gap of its own.
+#[test]
+fn each_whole_row_group_of_an_export_makes_room_for_its_part_of_the_footer() {
+    let [one, two] = [1, 2].map(|groups| footer_len_bytes(&groups_of(&[NODE; 2][..groups])));
+    assert!(one < 16 * 1024, "{one} bytes");
+    let gap = |at: u64| StrandRow::Gap {
+        from: SequenceId(at),
+        through: SequenceId(at),
+        reason: GapReason::Missing,
+    };
+    let whole = file_of((1..=GROUP_ROWS as u64).map(gap).collect(), 0);
+    let len_bytes = whole.len() as u64 - footer_len_bytes(&whole);
+    assert!(two - one <= len_bytes / 64, "{} bytes for {len_bytes}", two - one);
+    assert!(PartReader::from_bytes(whole.into()).is_ok());
 }
 
 #[test]

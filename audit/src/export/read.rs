@@ -1,8 +1,9 @@
 //! Reading files of the table `log` again, and columns of others. They are untrusted: a stranger may have written them.
 //!
 //! Bounds: a file has the columns of this program and no compression; row groups and pages may claim no more rows and
-//! bytes than this program writes; no two of their columns share bytes; all rows are of one strand; a claimed length is
-//! compared with the present bytes before anything is allocated by it.
+//! bytes than this program writes, and the footer no more bytes than its rows explain; no two of their columns share
+//! bytes; all rows are of one strand; a claimed length is compared with the present bytes before anything is allocated
+//! by it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -26,8 +27,15 @@ use super::part::{FileDigest, GROUP_LEN_BYTES, GROUP_ROWS, open_plain, verify};
 use super::table::{Column, ColumnKind, LOG, Table, Value};
 use crate::replay::StrandRow;
 
-/// Length of the longest footer that is read, in bytes. A guess: a file has a few dozen row groups.
+/// Length of the longest footer that is read, in bytes. A guess: a file has a few dozen row groups, and thousands only
+/// where a log has nothing but pruned places.
 const FOOTER_LEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Length of a footer that a file of any length may have, in bytes. A guess: ten times that of a file of one row group.
+/// A footer may take a hundred times as much memory as it is long.
+const FOOTER_LEN_BYTES_MIN: u64 = 64 * 1024;
+/// Bytes of a file for each further byte of its footer. Calculated: each row group but the last one has half a MiB at
+/// least, and less than 8 KiB of the footer.
+const LEN_BYTES_PER_FOOTER_BYTE: u64 = 64;
 /// Bytes of one column of a row group: this program's own bound, one envelope above it, and the headers of pages.
 const CHUNK_LEN_BYTES_MAX: u64 = 2 * (GROUP_LEN_BYTES as u64) + 32 * 1024 * 1024;
 /// The end of each file: the length of the footer, and the magic bytes.
@@ -323,7 +331,8 @@ impl Bounded {
         Self::File(file, len_bytes)
     }
 
-    /// Checks that the file ends as a Parquet file does, and the length that its footer states.
+    /// Checks that the file ends as a Parquet file does, and the length that its footer states, by what this program
+    /// writes: most of a file are rows.
     fn check_footer(&self) -> Result<(), ParquetError> {
         let start = Length::len(self).saturating_sub(TAIL_LEN_BYTES);
         let tail = self.get_bytes(start, 8)?;
@@ -333,7 +342,8 @@ impl Bounded {
             ));
         }
         let claimed = tail[..4].iter().rev().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
-        if claimed > start || claimed > FOOTER_LEN_BYTES_MAX {
+        let most = FOOTER_LEN_BYTES_MIN + start / LEN_BYTES_PER_FOOTER_BYTE;
+        if claimed > start || claimed > most.min(FOOTER_LEN_BYTES_MAX) {
             return Err(ParquetError::General(format!("a footer of {claimed} bytes")));
         }
         Ok(())

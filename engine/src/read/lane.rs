@@ -13,6 +13,10 @@ use super::rows::Rows;
 /// The maximum number of rows of one lane that are read at once. Guessed.
 pub(super) const CHUNK_ROWS_MAX: usize = 128;
 
+/// Memory that a plan takes for a lane with its first row, in bytes, without the places that the row depends on.
+/// Counted from the types, with room to spare.
+const LANE_BYTES: usize = 256;
+
 /// One originator in one topic.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -53,6 +57,8 @@ impl Lane {
             self.chunk = (taken / 2).max(1);
             self.rows.truncate(1);
         }
+        // The room of a hundred rows that have gone out is many times that of the one that is left.
+        self.rows.shrink_to_fit();
         if let Some(first) = self.rows.front_mut() {
             first.envelope = None;
         }
@@ -88,8 +94,16 @@ impl Lane {
         Ok(())
     }
 
-    fn clear(&mut self) {
+    /// Ends the lane before its end.
+    pub(super) fn clear(&mut self) {
         (self.rows, self.next) = (VecDeque::new(), None);
+    }
+
+    /// Returns the memory of its rows beyond that of the first one, and of the places that all of them depend on.
+    fn further_bytes(&self) -> usize {
+        let named = self.rows.iter().map(|row| row.depends_on.capacity()).sum::<usize>();
+        let further = self.rows.capacity().saturating_sub(1);
+        further * size_of::<TopicRow>() + named * size_of::<EnvelopeId>()
     }
 }
 
@@ -129,6 +143,12 @@ impl LaneTable {
     /// Returns the number of lanes that are kept.
     pub(super) fn len(&self) -> usize {
         self.lanes.len() - self.free.len()
+    }
+
+    /// Returns an estimate of the memory of all lanes, in bytes, without the envelopes that came with their rows.
+    pub(super) fn held_bytes(&self) -> usize {
+        let further = self.lanes.iter().map(Lane::further_bytes);
+        self.len() * LANE_BYTES + further.sum::<usize>()
     }
 
     /// Adds a lane of a topic that is being opened, unless no page gets to it.
@@ -215,5 +235,78 @@ mod tests {
         }
         assert_eq!(given as u64, ENVELOPES);
         assert!(rows.reads <= 4 * given, "{} rows were read", rows.reads);
+    }
+
+    /// Plans topics with so many rows each, the nth one of a topic at the place that `place_of` returns. Every row but
+    /// the first one depends on the other places.
+    fn plan_of(
+        topics: u8,
+        each: u64,
+        depends_on: &[EnvelopeId],
+        place_of: impl Fn(u64, u64) -> u64,
+    ) -> (PagePlan, MemoryRows) {
+        let mut rows = MemoryRows::default();
+        for name in 0..topics {
+            for nth in 0..each {
+                let sequence = place_of(name.into(), nth);
+                let row = TopicRow {
+                    id: id(100, sequence),
+                    originator_ns: i64::try_from(sequence).unwrap(),
+                    len_bytes: 100,
+                    depends_on: if nth == 0 { Vec::new() } else { depends_on.to_vec() },
+                    envelope: None,
+                };
+                rows.insert(topic(name), row);
+            }
+        }
+        let planned = |name| PlanTopic {
+            topic: topic(name),
+            from: Arc::default(),
+            resume: Arc::default(),
+            commits: None,
+        };
+        let heads = Arc::new(cursor(&[(0, 5), (1, 5), (100, u64::from(topics) * each)]));
+        (PagePlan::new(Cursors::PerTopic, (0..topics).map(planned), heads), rows)
+    }
+
+    /// Played by a payer who has each message depend on places of all strands of chains and of the older network, and
+    /// by a client with many streams of the topics.
+    #[test]
+    fn what_first_rows_depend_on_is_charged_and_what_waits_for_a_commit_keeps_none_of_it() {
+        const TOPICS: u8 = 100;
+        let named: Vec<EnvelopeId> = [0, 1, 10, 11, 12, 13].map(|strand| id(strand, 5)).to_vec();
+        let limits = BatchLimits { envelopes: TOPICS.into(), ..BatchLimits::STREAM };
+        let held_bytes = |depends_on: &[EnvelopeId]| {
+            let by_turns = |name: u64, nth: u64| nth * u64::from(TOPICS) + name + 1;
+            let (mut plan, mut rows) = plan_of(TOPICS, 2, depends_on, by_turns);
+            let page = plan.next_turn(&mut rows, limits, usize::MAX).unwrap();
+            assert_eq!(page.rows.len(), usize::from(TOPICS), "the first row of each topic");
+            plan.drop_envelopes();
+            plan.held_bytes()
+        };
+        let without_bytes = held_bytes(&[]);
+        let named_bytes = usize::from(TOPICS) * named.len() * size_of::<EnvelopeId>();
+        assert_eq!(held_bytes(&named), without_bytes + named_bytes);
+        let never: Vec<EnvelopeId> = named.iter().map(|on| id(on.originator.0, 6)).collect();
+        assert_eq!(held_bytes(&never), without_bytes, "these lanes have ended");
+    }
+
+    /// Played by payers who send their messages of each topic in one go, and by a client with many streams of the
+    /// topics: each lane in turn reads a hundred rows ahead.
+    #[test]
+    fn lanes_keep_no_room_for_rows_that_have_gone_out() {
+        const TOPICS: u8 = 50;
+        let (mut plan, mut rows) = plan_of(TOPICS, 300, &[], |name, nth| 300 * name + nth + 1);
+        let mut most_bytes = 0;
+        loop {
+            let page = plan.next_turn(&mut rows, BatchLimits::STREAM, usize::MAX).unwrap();
+            plan.drop_envelopes();
+            most_bytes = most_bytes.max(plan.held_bytes());
+            if page.finished {
+                break;
+            }
+        }
+        let most_of_topic = most_bytes / usize::from(TOPICS);
+        assert!(most_of_topic < 600, "{most_of_topic} bytes of each topic");
     }
 }

@@ -35,10 +35,8 @@ pub(crate) const SORTED_TOPICS_MIN: usize = 500;
 /// Strands of one topic after which the rows that are read first are halved no more: one is left of 128.
 const LATER_LANES: usize = 7;
 
-/// Memory that a plan takes for a topic, and for a lane with its first row, in bytes. Counted from the types, with room
-/// to spare.
+/// Memory that a plan takes for a topic, in bytes. Counted from the types, with room to spare.
 const TOPIC_BYTES: usize = 160;
-const LANE_BYTES: usize = 256;
 /// Memory that a plan takes for a commit that it leaves out, in bytes. Counted from the types, with room to spare.
 const LEFT_OUT_BYTES: usize = 96;
 
@@ -180,7 +178,8 @@ impl PagePlan {
         self.charge = None;
     }
 
-    /// Returns true if the beginnings of all topics have been read. It takes no more memory from then on.
+    /// Returns true if the beginnings of all topics have been read. From then on only the places on which first rows of
+    /// lanes depend take more memory.
     pub(crate) fn is_open(&self) -> bool {
         self.opened == self.topics.len()
     }
@@ -190,7 +189,7 @@ impl PagePlan {
     /// # Errors
     /// The bytes of the lanes, if the reader may not have them now. The charge is then as before.
     pub(crate) fn charge(&mut self, memory: &Arc<dyn ReadMemory>) -> Result<(), usize> {
-        let bytes = self.lanes.len() * LANE_BYTES;
+        let bytes = self.lanes.held_bytes();
         let charge = self.charge.get_or_insert_with(|| HeldMemory::new(Arc::clone(memory)));
         charge.hold(bytes).map_err(|_| {
             self.refusals = self.refusals.saturating_add(1);
@@ -211,7 +210,7 @@ impl PagePlan {
     /// Returns an estimate of the plan's memory, in bytes, without the envelopes that came with its rows.
     pub(crate) fn held_bytes(&self) -> usize {
         self.topics.len() * TOPIC_BYTES
-            + self.lanes.len() * LANE_BYTES
+            + self.lanes.held_bytes()
             + self.left_out.len() * LEFT_OUT_BYTES
     }
 
@@ -404,7 +403,7 @@ impl PagePlan {
         Some(first_unsatisfied(row.id, &row.depends_on, is_out)?.originator)
     }
 
-    /// Stops the lane whose row comes first, or the whole strand.
+    /// Stops the lane whose row comes first, or the whole strand. The plan does not read on there, and keeps no row.
     fn hold(&mut self, originator: OriginatorId, on: EnvelopeId) {
         let Some((lane, row)) = self.head_lane(originator) else { return };
         let after = EnvelopeId::new(originator, row.id.sequence.previous());
@@ -412,11 +411,16 @@ impl PagePlan {
         let topics = match self.cursors {
             Cursors::Shared => {
                 let lanes = self.strands.remove(&originator).unwrap_or_default().lanes;
-                lanes.into_iter().map(|Reverse((_, lane))| self.lanes.lanes[lane].topic).collect()
+                let stop = |Reverse((_, lane)): Reverse<(SequenceId, usize)>| {
+                    self.lanes.lanes[lane].clear();
+                    self.lanes.lanes[lane].topic
+                };
+                lanes.into_iter().map(stop).collect()
             }
             Cursors::PerTopic => {
-                if let Some(strand) = self.strands.get_mut(&originator) {
-                    strand.lanes.pop();
+                let strand = self.strands.get_mut(&originator);
+                if let Some(Reverse((_, lane))) = strand.and_then(|strand| strand.lanes.pop()) {
+                    self.lanes.lanes[lane].clear();
                 }
                 vec![topic]
             }

@@ -171,8 +171,17 @@ impl PeerClient {
     /// Asks for the heads that the peer holds, on a new connection. No other answer is on its way there, so late bytes
     /// do not prolong the wait: a server that sends any bytes would otherwise keep the attempt open, even after the
     /// peer got another URL.
+    ///
+    /// A peer that answers with the HTTP status 404 lacks the method, as for [`checkpoint`](Self::checkpoint).
     pub(super) async fn first_heads(&self) -> Result<PeerHeads, PeerCallError> {
-        within(CALL_MAX, self.heads()).await
+        let asked_at = Instant::now();
+        match within(CALL_MAX, self.heads()).await {
+            Err(PeerCallError::NotFound) => {
+                let round_trip = asked_at.elapsed();
+                Ok(PeerHeads { heads: None, quic_address: None, round_trip })
+            }
+            answer => answer,
+        }
     }
 
     /// Asks for the heads that the peer holds. A peer without this method claims nothing, and may hold anything. While
@@ -223,7 +232,7 @@ impl PeerClient {
                 | PeerCallError::TooManyLong,
             ) => Ok(None),
             // A server of the reference implementation answers so to a service that it does not have. If a proxy
-            // answers so while the peer restarts, the next request for its heads gets this answer and ends the session.
+            // answers so while the peer restarts, a request for its heads shows this, and ends the session.
             Err(PeerCallError::NotFound) => Err(PeerCallError::Unimplemented),
             Err(error @ (PeerCallError::Peer(_) | PeerCallError::Unimplemented)) => Err(error),
         }

@@ -71,6 +71,8 @@ struct GrpcPeerSession<'a> {
     /// The heads that the peer has sent last.
     heads: watch::Receiver<Cursor>,
     stated_heads: watch::Sender<Cursor>,
+    /// The peer has answered the first request for its heads, and lacks the method.
+    lacks_heads: bool,
 }
 
 /// A want that was sent, until the next one for the same strand.
@@ -197,6 +199,7 @@ impl<'a> GrpcPeerSession<'a> {
         guard.note_answer(round_trip, quic_address, client.refused_token());
         let (calls, wants, limits) = (JoinSet::new(), HashMap::new(), HashMap::new());
         let (guard, is_tls) = (Arc::new(guard), is_tls(address));
+        let lacks_heads = heads.is_none();
         let (stated_heads, heads) = watch::channel(heads.unwrap_or_default());
         Ok(Self {
             net,
@@ -211,6 +214,7 @@ impl<'a> GrpcPeerSession<'a> {
             taken: taken.clone(),
             heads,
             stated_heads,
+            lacks_heads,
         })
     }
 
@@ -219,11 +223,17 @@ impl<'a> GrpcPeerSession<'a> {
     async fn run(&mut self) -> SessionError {
         let (client, sink) = (self.client.clone(), self.link.sink().clone());
         let (guard, stated_heads) = (self.guard.clone(), self.stated_heads.clone());
+        let lacks_heads = self.lacks_heads;
         let watch = async move {
             let mut refused = RefusedClocks::default();
             loop {
                 sleep(CLOCK_EVERY).await;
                 match client.heads().await {
+                    // A proxy has answered in the peer's place before. A new session asks again for whatever seemed to
+                    // be missing, and then the peer counts as having answered this node.
+                    Ok(PeerHeads { heads: Some(_), .. }) if lacks_heads => {
+                        return PeerCallError::Failed("the peer has its clock now".to_owned());
+                    }
                     Ok(PeerHeads { heads, quic_address, round_trip }) => {
                         refused = RefusedClocks::default();
                         guard.note_answer(round_trip, quic_address, client.refused_token());
@@ -231,6 +241,10 @@ impl<'a> GrpcPeerSession<'a> {
                             sink.note_clock(&heads);
                             stated_heads.send_replace(heads);
                         }
+                    }
+                    // From a peer that has shown its heads, this is the answer of a proxy.
+                    Err(PeerCallError::NotFound) if lacks_heads => {
+                        refused = RefusedClocks::default();
                     }
                     Err(error) => {
                         refused.count(&error);

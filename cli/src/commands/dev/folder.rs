@@ -33,6 +33,8 @@ use crate::network_file::{self, NetworkFile};
 /// Name of the network, which its databases have.
 pub(super) const NETWORK: &str = "hawser-dev";
 const LOCK: &str = "dev.lock";
+/// The folder that a new file system has, which stays what it is.
+const LOST_AND_FOUND: &str = "lost+found";
 const NODE_PREFIX: &str = "node-";
 
 /// The folder, locked for this process as long as this value lives.
@@ -325,8 +327,15 @@ fn require_utf8(path: &Path) -> Result<(), RunError> {
     }
 }
 
+/// Returns true for a folder without entries other than that of a new file system.
 fn is_empty(root: &Path) -> io::Result<bool> {
-    Ok(fs::read_dir(root)?.next().is_none())
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_name() != LOST_AND_FOUND || !entry.file_type()?.is_dir() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Returns true if a network of `hawser dev` has been started in a folder. Its `network.json` alone does not show that:
@@ -458,6 +467,20 @@ mod tests {
         let path = place.path().join(OsStr::from_bytes(b"net-\xff"));
         assert_eq!(Folder::open(&path, false).unwrap_err().kind, RunErrorKind::Usage);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_new_file_system_is_an_empty_folder_and_keeps_its_own() {
+        let place = tempfile::tempdir().unwrap();
+        let lost = place.path().join(LOST_AND_FOUND);
+        fs::write(&lost, "a file of that name is of the user").unwrap();
+        assert_eq!(Folder::open(place.path(), false).unwrap_err().kind, RunErrorKind::Refused);
+        fs::remove_file(&lost).unwrap();
+        fs::create_dir(&lost).unwrap();
+        fs::write(lost.join("#12"), "found").unwrap();
+        Folder::open(place.path(), false).unwrap().prepare(&ports(1, 5050)).unwrap();
+        Folder::open(place.path(), true).unwrap();
+        assert!(lost.join("#12").exists() && !place.path().join("node-100").exists());
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub(crate) struct CatchUpId(NonZeroU32);
 
 impl CatchUpId {
     /// Before the first catch-up.
-    const BEGIN: Self = Self(NonZeroU32::MIN);
+    pub(crate) const BEGIN: Self = Self(NonZeroU32::MIN);
 
     /// Returns the next name. After the last one they begin anew.
     fn next(self) -> Self {

@@ -7,9 +7,9 @@
 //!
 //! A peer can dispute any tree, and need not answer. So it is asked as for places that are marked missing: never while
 //! a search, a part of a backlog or a new envelope waits. The places, the bytes and the wants of a dispute are bounded,
-//! and so are the disputes of a peer, in a minute and in all. A want that a search takes back is sent again, because
-//! the strand's node, which may be the one at fault, can begin a search at any time. That node can also have a follower
-//! replaced, so the next one takes the disputes over.
+//! and so are the disputes of a peer, in a minute and in all. The strand's node, which may be the one at fault, can
+//! begin a search at any time: a search leaves a want of a dispute that is under way two seconds, and one that it takes
+//! back is sent again. That node can also have a follower replaced, so the next one takes the disputes over.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

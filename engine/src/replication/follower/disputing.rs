@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use hawser_proto::{OriginatorId, SequenceId};
 
+use super::allowance::ANSWER_WITHIN;
 use super::effect::Effect;
 use super::{Follower, PeerProgress};
 use crate::replication::ranges::Places;
@@ -50,6 +51,40 @@ impl Follower {
         });
         // Of equal times the first one: a dispute is short.
         disputed.into_iter().chain(missing).min_by_key(|(at, _)| *at)
+    }
+
+    /// Returns the time up to which searches leave the want of a peer alone; `None` unless it is for the places of a
+    /// dispute, and the peer is not the source, which has to send the strand.
+    ///
+    /// The strand's node, which may be the one at fault, can begin and end searches as fast as it likes. They would
+    /// take each such want back before its answer comes, and so use up those that a dispute has.
+    pub(super) fn undisturbed_until(
+        &self,
+        id: OriginatorId,
+        peer: &PeerProgress,
+    ) -> Option<Instant> {
+        let open = peer.open.as_ref().filter(|_| id != self.choice.source)?;
+        self.disputes.is_for_dispute(id, open).then_some(open.asked_at + ANSWER_WITHIN)
+    }
+
+    /// Returns the next time at which the want of a dispute is taken back for a search; `None` if there is none.
+    pub(super) fn disputes_end_at(&self) -> Option<Instant> {
+        if self.search.is_none() {
+            return None;
+        }
+        self.peers.iter().filter_map(|(id, peer)| self.undisturbed_until(*id, peer)).min()
+    }
+
+    /// Takes back the wants of disputes for which a search has waited long enough.
+    pub(super) fn end_disputes_in_search(&mut self, now: Instant) {
+        if self.disputes_end_at().is_none_or(|at| at > now) {
+            return;
+        }
+        let is_over = |(id, peer): &(&OriginatorId, &PeerProgress)| {
+            self.undisturbed_until(**id, peer).is_some_and(|at| at <= now)
+        };
+        let over: Vec<_> = self.peers.iter().filter(is_over).map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|id| self.cancel_want(id));
     }
 
     /// Notes that a peer has sent an envelope of a place that was passed. Ends its want if that is for the places of a

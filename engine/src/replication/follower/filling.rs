@@ -143,6 +143,7 @@ impl Follower {
     /// Moves the window if it is time to. Asks the source for a missing range, or takes such a want back.
     pub(super) fn fill(&mut self, now: Instant) {
         self.note_window(now);
+        self.end_disputes_in_search(now);
         if self.window_at.is_some_and(|at| at <= now) {
             self.window_at = Some(now + WINDOW_FOR);
             let lowest = self.missing.next_after(SequenceId::NONE);
@@ -165,7 +166,8 @@ impl Follower {
     /// Returns the next time at which [`fill`](Self::fill) can change something without an event.
     pub(super) fn fill_timeout(&self) -> Option<Instant> {
         let next = self.next_fill().map(|(at, _)| at);
-        next.into_iter().chain(self.fill_ends_at()).chain(self.window_at).min()
+        let ends_at = self.fill_ends_at().into_iter().chain(self.disputes_end_at());
+        next.into_iter().chain(ends_at).chain(self.window_at).min()
     }
 
     /// True if an idle peer is to be asked for missing places and for nothing else.

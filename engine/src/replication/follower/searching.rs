@@ -68,7 +68,7 @@ impl Follower {
                 self.search = Some(search);
                 self.searches += 1;
                 // Also the source's: it is asked once more for just the missing range.
-                self.cancel_all_wants();
+                self.cancel_all_wants(now);
                 self.ask_for_search(now);
             }
         }
@@ -173,7 +173,7 @@ impl Follower {
         }
         // The gap is closed: no other peer needs to answer, and the source is asked again.
         self.search = None;
-        self.cancel_all_wants();
+        self.cancel_all_wants(now);
         self.choice.progress_at = now;
         if let Some(source) = self.peers.get_mut(&self.choice.source) {
             source.ask_at = now;

@@ -73,8 +73,9 @@ impl Follower {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(open) = peer.open.take() else { return };
         if open.is_fill {
-            // The source is asked for what comes next again, another peer for the next range.
-            peer.ask_at = if is_answered { now } else { now + RETRY_AFTER };
+            // The source is asked for what comes next again, another peer for the next range, or for the places of a
+            // search that has begun meanwhile, at its pace.
+            peer.ask_at = if is_answered { peer.ask_at.max(now) } else { now + RETRY_AFTER };
             if is_answered {
                 self.disputes.end(id, &open);
             }
@@ -106,9 +107,12 @@ impl Follower {
         }
     }
 
-    pub(super) fn cancel_all_wants(&mut self) {
-        let busy = self.peers.iter().filter(|(_, peer)| peer.open.is_some());
-        let busy: Vec<OriginatorId> = busy.map(|(id, _)| *id).collect();
+    /// Ends all wants at the beginning or the end of a search, except for those of disputes which still have time.
+    pub(super) fn cancel_all_wants(&mut self, now: Instant) {
+        let is_ended = |(id, peer): &(&OriginatorId, &PeerProgress)| {
+            peer.open.is_some() && self.undisturbed_until(**id, peer).is_none_or(|at| at <= now)
+        };
+        let busy: Vec<_> = self.peers.iter().filter(is_ended).map(|(id, _)| *id).collect();
         busy.into_iter().for_each(|id| self.cancel_want(id));
         self.choice.end_trials();
     }

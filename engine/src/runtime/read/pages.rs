@@ -100,22 +100,28 @@ impl TopicsRead {
 
     fn read(mut self, log: &LogAccess) -> Result<TurnOutcome, QueryError> {
         let snapshot = log.store.snapshot();
-        let mut page = match self.page.take().or_else(|| self.plan.next_in_log(&snapshot)) {
-            Some(page) => page,
+        let planned = self.page.take().or_else(|| self.plan.next_in_log(&snapshot));
+        let (mut page, is_begun) = match planned {
+            Some(page) => (page, true),
             None => {
                 let rows = &mut snapshot.topics_with_envelopes(BatchLimits::BESIDE_LEN_BYTES);
-                let was_open = self.plan.is_open();
+                let is_begun = self.plan.is_open();
                 let page = self.plan.next_turn(rows, BatchLimits::STREAM, TURN_ROWS_MAX)?;
                 self.plan.drop_envelopes();
-                if let Err(bytes) = self.plan.charge(&log.memory) {
-                    assert!(!was_open, "a plan takes no more memory once all topics are open");
-                    // Nothing of these lanes has gone out yet, and a plan that waits holds nothing.
-                    self.plan.restart();
-                    return Ok(TurnOutcome::NoMemory(self, bytes));
-                }
-                page
+                (page, is_begun)
             }
         };
+        if let Err(bytes) = self.plan.charge(&log.memory) {
+            if is_begun {
+                // The lanes are at their next rows, which may depend on more places.
+                page.drop_envelopes();
+                self.page = Some(page);
+            } else {
+                // Nothing of these lanes has gone out yet, and a plan that waits holds nothing.
+                self.plan.restart();
+            }
+            return Ok(TurnOutcome::NoMemory(self, bytes));
+        }
         self.plan.leave_out_strays(&mut page, |topic, place| owner_of(&snapshot, topic, place))?;
         let bytes = answer_bytes(page.rows.len(), page.len_bytes);
         if bytes > 0 && !log.memory.take(bytes) {
@@ -336,12 +342,13 @@ mod tests {
     use std::future::ready;
     use std::sync::Barrier;
 
-    use hawser_proto::{Cursor, SequenceId};
+    use hawser_proto::{Cursor, EnvelopeId, SequenceId, Topic};
 
     use super::super::hub::Hub;
     use super::super::page_threads::STREAM_PAGES_AT_ONCE;
     use super::*;
-    use crate::read::testing::{append, committed, id, store, topic};
+    use crate::read::plan::{Cursors, PlanTopic};
+    use crate::read::testing::{append, committed, cursor, id, store, topic};
     use crate::read::{ReadMemory, ReaderId};
     use crate::runtime::Heads;
 
@@ -363,6 +370,74 @@ mod tests {
         fn end_work(&self, began: Duration) {
             self.0.lock().push(began);
         }
+    }
+
+    /// Memory that has so many bytes left.
+    #[derive(Debug)]
+    struct LimitedMemory(Mutex<usize>);
+
+    impl ReadMemory for LimitedMemory {
+        fn take(&self, bytes: usize) -> bool {
+            let mut left = self.0.lock();
+            let rest = left.checked_sub(bytes);
+            *left = rest.unwrap_or(*left);
+            rest.is_some()
+        }
+
+        fn give_back(&self, bytes: usize) {
+            *self.0.lock() += bytes;
+        }
+    }
+
+    /// Played by payers who have the third message of each topic depend on a commit, while others hold the memory.
+    #[test]
+    fn a_stream_whose_next_rows_depend_on_more_waits_for_their_memory() {
+        const TOPICS: u64 = 400;
+        const PLENTY: usize = 64 << 20;
+        let name = |n: u64| Topic::parse([&[0][..], &n.to_be_bytes()].concat().into()).unwrap();
+        let message = |place: u64| {
+            let n = (place - 1) % TOPICS;
+            let depends_on = if place > 2 * TOPICS { vec![id(0, n + 1)] } else { Vec::new() };
+            committed(id(100, place), name(n), 0, depends_on)
+        };
+        let commits = (0..TOPICS).map(|n| committed(id(0, n + 1), name(n), 0, Vec::new()));
+        let stored = commits.chain((1..=3 * TOPICS).map(message));
+        let store = store();
+        store.commit(&stored.map(|it| append(&it)).collect::<Vec<_>>()).unwrap();
+        let (from, resume) = (Arc::new(cursor(&[(0, TOPICS)])), Arc::<[EnvelopeId]>::default());
+        let planned = |n| PlanTopic {
+            topic: name(n),
+            from: Arc::clone(&from),
+            resume: Arc::clone(&resume),
+            commits: None,
+        };
+        let heads = Arc::new(cursor(&[(0, TOPICS), (100, 3 * TOPICS)]));
+        let plan = PagePlan::new(Cursors::PerTopic, (0..TOPICS).map(planned), heads);
+        let memory = Arc::new(LimitedMemory(Mutex::new(PLENTY)));
+        let log = LogAccess::new(store, Heads::new(Cursor::new()), Hub::new());
+        let log = log.charged_to(memory.clone());
+        let (mut got, mut refusals) = (Vec::new(), 0_u32);
+        let mut read = TopicsRead::new(CatchUpId::BEGIN, Box::new(plan));
+        loop {
+            read = match read.turn(&log).unwrap() {
+                TurnOutcome::NoMemory(again, _) => {
+                    refusals += 1;
+                    *memory.0.lock() = if refusals.is_multiple_of(2) { PLENTY } else { 0 };
+                    again
+                }
+                TurnOutcome::Read(PageRead::Topics { plan, envelopes, finished, .. }, _) => {
+                    got.extend(envelopes.iter().map(|(row, _)| row.id));
+                    if finished {
+                        break;
+                    }
+                    *memory.0.lock() = if got.is_empty() { PLENTY } else { 0 };
+                    TopicsRead::new(CatchUpId::BEGIN, plan)
+                }
+                TurnOutcome::Read(PageRead::Log(_), _) => panic!("it is a page of topics"),
+            };
+        }
+        assert!(refusals >= 2, "each page but the first one waits");
+        assert!(got.into_iter().eq((1..=3 * TOPICS).map(|place| id(100, place))));
     }
 
     /// Other nodes read one strand with each stream, and few copies leave the cores to publishers.

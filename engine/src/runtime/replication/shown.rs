@@ -18,6 +18,7 @@ use crate::replication::{
     AskAgain, EnvelopeVerifier, Follower, Incoming, LinkCommand, PeerViolation, ShownStage,
     StrandWrite, WantResponse,
 };
+use crate::runtime::stoppable::blocking;
 
 impl StrandTask {
     /// Begins to check a response, or puts it aside until all shown places are verified. `is_idle` says that nothing is
@@ -175,16 +176,20 @@ impl StrandTask {
 
     /// Enters the next stage if all shown places are verified, or have to be asked for again. To be called while
     /// nothing of the strand is under way.
-    pub(super) fn settle(&mut self) {
+    pub(super) async fn settle(&mut self) {
         if let Some(follower) = self.ahead.go_on(now(), &self.follower) {
-            return self.begin_anew(follower);
+            return self.begin_anew(follower).await;
         }
         let Some(AskAgain { verified, head }) = self.ahead.settle(now(), &self.follower) else {
             return;
         };
-        let read = || self.state.store.snapshot().verified_head(self.originator);
-        match verified.map_or_else(read, Ok) {
-            Ok(verified) => self.ask_again(verified, head),
+        let (store, originator) = (self.state.store.clone(), self.originator);
+        let verified = match verified {
+            Some(verified) => Ok(verified),
+            None => blocking(move || store.snapshot().verified_head(originator)).await,
+        };
+        match verified {
+            Ok(verified) => self.ask_again(verified, head).await,
             Err(error) => {
                 self.ahead.note_failed(now());
                 tracing::error!(code = "strand_unreadable", originator_id = %self.originator, %error,
@@ -195,9 +200,9 @@ impl StrandTask {
 
     /// Asks for everything behind `verified` again. It is verified as it comes, and up to `head` compared with what is
     /// shown.
-    fn ask_again(&mut self, verified: SequenceId, head: SequenceId) {
+    async fn ask_again(&mut self, verified: SequenceId, head: SequenceId) {
         let follower = self.ahead.ask_again(now(), &self.follower, verified, head);
-        self.begin_anew(follower);
+        self.begin_anew(follower).await;
     }
 
     /// Returns the place up to which everything is verified and durable.
@@ -210,11 +215,13 @@ impl StrandTask {
 
     /// Goes on with a follower that knows no peer yet, nor the time at its place. Nothing that the one before has asked
     /// for counts any more, but what is to be compared with places that come again.
-    fn begin_anew(&mut self, follower: Follower) {
+    async fn begin_anew(&mut self, follower: Follower) {
         self.writes.begin_anew();
         self.hashed.clear();
         let place = EnvelopeId::new(self.originator, follower.accepted());
-        let follower = follower.behind_time(time_at(&self.state, place));
+        let state = self.state.clone();
+        let latest_ns = blocking(move || time_at(&state, place)).await;
+        let follower = follower.behind_time(latest_ns);
         self.follower = follower.with_requests(self.state.begin_turn());
         self.counted_searches = 0;
         self.state.stop_wants(self.originator);

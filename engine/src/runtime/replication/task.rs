@@ -188,7 +188,7 @@ impl StrandTask {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.hand_over();
         let error = loop {
-            self.begin(&mut jobs);
+            self.begin(&mut jobs).await;
             let may_check = jobs.checking.is_none()
                 && !self.writes.is_full()
                 && !self.is_outdated
@@ -240,7 +240,7 @@ impl StrandTask {
     }
 
     /// Begins the work that is due.
-    fn begin(&mut self, jobs: &mut Jobs) {
+    async fn begin(&mut self, jobs: &mut Jobs) {
         self.route_effects();
         self.start_expiring();
         if jobs.committing.is_none() && !self.ahead.asks_later() {
@@ -250,7 +250,7 @@ impl StrandTask {
         }
         if self.is_idle(jobs) {
             if jobs.behind.is_none() {
-                self.settle();
+                self.settle().await;
             }
             // Everything that was judged before is on disk, and nothing is under way. Judging ends at the last
             // place that is verified. Places that are shown beyond it are judged when their signatures are

@@ -99,6 +99,28 @@ async fn a_peer_that_answers_with_http_404_has_no_checkpoints() {
     assert!(matches!(answered, Err(PeerCallError::Unimplemented)), "{answered:?}");
 }
 
+/// Answers the same way to calls for its heads, as an old node does, or a proxy while the peer behind it restarts.
+#[derive(Clone)]
+struct WithoutHeads;
+
+impl OneAnswer for WithoutHeads {
+    const NAME: &'static str = "xmtp.xmtpv4.metadata_api.MetadataApi";
+
+    fn answer(&self) -> Response<Body> {
+        WithoutCheckpoints.answer()
+    }
+}
+
+/// Otherwise an old node could not be followed. Within a session the status tells that a proxy has lost the peer.
+#[tokio::test]
+async fn a_peer_that_answers_with_http_404_at_first_lacks_its_heads_and_claims_nothing() {
+    let client = client_of(WithoutHeads).await;
+    let first = client.first_heads().await;
+    assert!(matches!(&first, Ok(PeerHeads { heads: None, quic_address: None, .. })), "{first:?}");
+    let later = client.heads().await;
+    assert!(matches!(later, Err(PeerCallError::NotFound)), "{later:?}");
+}
+
 /// A peer that refuses every token, and calls without one if it `wants` tokens. It says so behind its headers, as the
 /// reference implementation does, and has no method.
 #[derive(Clone)]

@@ -70,6 +70,9 @@ pub struct Habits {
     pub methods: Methods,
     /// True if the peer serves a vector clock.
     pub tells_clock: bool,
+    /// Answers calls of methods that it lacks with a web page of the HTTP status 404, as a proxy does, or a server of
+    /// another kind than gRPC.
+    pub answers_404: bool,
     /// The first message of a stream is a keep-alive.
     pub greets: bool,
     /// Time of silence before a keep-alive.
@@ -116,6 +119,7 @@ impl Default for Habits {
         Self {
             methods: Methods::Both,
             tells_clock: true,
+            answers_404: false,
             greets: true,
             keep_alive: Duration::from_secs(1),
             stream_pause: Duration::ZERO,

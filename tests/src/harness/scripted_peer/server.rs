@@ -14,7 +14,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hyper::body::{Body as _, Frame};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use prost::Message;
 use tokio::sync::mpsc;
 use tonic::codegen::{BoxFuture, Service};
@@ -91,7 +91,7 @@ async fn answer(
     }
     let method = path.rsplit('/').next().unwrap_or_default();
     let message = read(request.into_body()).await;
-    let Habits { methods, tells_clock, page_rows_max, page_takes, is_busy, .. } =
+    let Habits { methods, tells_clock, answers_404, page_rows_max, page_takes, is_busy, .. } =
         state.habits.lock().clone();
     let has_voids = !state.voids.lock().is_empty();
     let (to, frames) = mpsc::channel(QUEUE);
@@ -137,6 +137,7 @@ async fn answer(
             let query = api::SubscribeEnvelopesRequest::decode(message).unwrap().query.unwrap();
             start(state, &query.originator_node_ids, query.last_seen, false, to);
         }
+        _ if answers_404 => return web_page(frames),
         _ => return unimplemented(frames),
     }
     response(frames)
@@ -146,6 +147,14 @@ async fn answer(
 fn unimplemented(frames: mpsc::Receiver<Frame<Bytes>>) -> Response<FrameBody> {
     let mut response = response(frames);
     response.headers_mut().insert("grpc-status", HeaderValue::from_static(UNIMPLEMENTED));
+    response
+}
+
+/// An answer that has no status of gRPC.
+fn web_page(frames: mpsc::Receiver<Frame<Bytes>>) -> Response<FrameBody> {
+    let mut response = Response::new(FrameBody(frames));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
 

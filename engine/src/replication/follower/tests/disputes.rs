@@ -1,10 +1,12 @@
 //! Disputes about trees: the peer that holds another one is asked for its envelopes, and none of its claims costs more.
 
 use super::*;
+use crate::replication::follower::allowance::ANSWER_WITHIN;
 use crate::replication::follower::choice::STALL_TIMEOUT;
 use crate::replication::follower::disputes::{
     DISPUTE_EVERY, DISPUTE_WANTS_MAX, DISPUTED_BYTES_MAX,
 };
+use crate::replication::follower::search::SEARCH_EVERY;
 
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -114,14 +116,17 @@ fn an_unanswered_dispute_takes_no_turn_of_missing_places() {
     assert_eq!(missing, [(1, 3)]);
 }
 
-/// The strand's node can begin a search at any time.
+/// The strand's node can begin a search at any time. So can a peer that disputes and does not answer.
 #[test]
-fn a_search_comes_before_a_dispute_and_does_not_end_it() {
+fn a_search_waits_two_seconds_for_a_dispute_and_does_not_end_it() {
     let mut rig = beside(9);
     dispute(&mut rig, OTHER, 4, 9);
     rig.answer(OTHER, envelopes([5]));
-    let effects = rig.answer(SOURCE, envelopes([11]));
-    assert!(effects.contains(&Effect::Stop { peer: OTHER }));
+    rig.answer(SOURCE, envelopes([11]));
+    assert_eq!(rig.asks(SOURCE), Some((9, Some(10))));
+    rig.wait(ANSWER_WITHIN - MOMENT);
+    assert_eq!(rig.asks(OTHER), Some((4, Some(9))), "it may be on its way");
+    assert!(rig.wait(MOMENT).contains(&Effect::Stop { peer: OTHER }));
     assert_eq!(rig.asks(OTHER), Some((9, Some(10))));
     rig.answer(OTHER, envelopes([10]));
     assert_eq!(rig.asks(OTHER), Some((5, Some(9))), "only for the rest");
@@ -129,6 +134,28 @@ fn a_search_comes_before_a_dispute_and_does_not_end_it() {
     rig.down(OTHER);
     rig.up(OTHER);
     assert_eq!(rig.asks(OTHER), Some((5, Some(9))));
+}
+
+/// Played by the strand's node, which has told two stories: it leaves a place out and sends it at once, many times.
+#[test]
+fn searches_that_follow_each_other_do_not_keep_a_dispute_from_its_answer() {
+    let mut rig = beside(9);
+    dispute(&mut rig, OTHER, 4, 9);
+    for place in (10..30).step_by(2) {
+        rig.answer(SOURCE, envelopes([place + 1]));
+        assert_eq!(rig.asks(SOURCE), Some((place - 1, Some(place))), "a search");
+        assert_eq!(rig.asks(OTHER), Some((4, Some(9))));
+        rig.answer(SOURCE, envelopes([place]));
+        rig.follower.handle_durable(SequenceId(place));
+        rig.answer(SOURCE, envelopes([place + 1]));
+        rig.follower.handle_durable(SequenceId(place + 1));
+    }
+    rig.answer(SOURCE, envelopes([31]));
+    let effects = rig.answer(OTHER, whole(5..=9));
+    assert!(effects.contains(&compares(OTHER, 5..=9)));
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    assert_eq!(count_appends(&rig.wait(SEARCH_EVERY)), 0, "it has not answered for the gap");
+    assert_eq!(rig.asks(OTHER), Some((29, Some(30))));
 }
 
 /// A bad outer layer has a strand that is shown first begin anew, and its node can send one at any time.
