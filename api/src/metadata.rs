@@ -26,7 +26,7 @@ use crate::cursor_stream::CursorMoves;
 use crate::error::{CallError, into_status};
 use crate::limits::{payers, quoted};
 use crate::metrics::LimitedCall;
-use crate::node_api::{MessageStream, charged, check_size};
+use crate::node_api::{charged, check_size};
 use crate::read_workers::ReadWorkers;
 use hawser_serve::CallCharge;
 
@@ -55,7 +55,7 @@ pub(crate) struct Metadata {
 
 #[tonic::async_trait]
 impl MetadataApi for Metadata {
-    type SubscribeSyncCursorStream = MessageStream<pb::GetSyncCursorResponse>;
+    type SubscribeSyncCursorStream = NoMessages<pb::GetSyncCursorResponse>;
 
     async fn get_sync_cursor(
         &self,
@@ -81,7 +81,7 @@ impl MetadataApi for Metadata {
                 Err(error) => Some((Err(into_status(error)), None)),
             }
         });
-        Ok(Response::new(messages.boxed()))
+        Ok(stream_response(messages.boxed()))
     }
 
     async fn get_version(

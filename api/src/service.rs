@@ -7,7 +7,8 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::Notifi
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::ReplicationApi;
-use hawser_serve::{CallCharge, without_rest};
+use hawser_serve::{CallCharge, NoMessages, stream_response, without_rest};
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::callers::caller_of;
@@ -108,10 +109,10 @@ impl NodeApi {
         &self,
         method: EnvelopeMethod,
         request: Request<pb::SubscribeTopicsRequest>,
-    ) -> Response<MessageStream<pb::SubscribeTopicsResponse>> {
+    ) -> Response<NoMessages<pb::SubscribeTopicsResponse>> {
         let cursors = request.get_ref().filters.iter().map(|filter| filter.last_seen.as_ref());
         let from = ReadFrom::topics(cursors);
-        let mut response = Response::new(self.topics(method, request));
+        let mut response = stream_response(self.topics(method, request));
         self.tell_oldest(from, &mut response).await;
         response
     }
@@ -133,11 +134,17 @@ fn answer<T>(result: Result<T, CallError>) -> Answered<T> {
     result.map(Response::new).map_err(into_status)
 }
 
+fn answer_stream<T: Message + 'static>(
+    result: Result<MessageStream<T>, CallError>,
+) -> Answered<NoMessages<T>> {
+    result.map(stream_response).map_err(into_status)
+}
+
 #[tonic::async_trait]
 impl ReplicationApi for NodeApi {
-    type SubscribeOriginatorsStream = MessageStream<pb::SubscribeOriginatorsResponse>;
-    type SubscribeEnvelopesStream = MessageStream<pb::SubscribeEnvelopesResponse>;
-    type SubscribeTopicsStream = MessageStream<pb::SubscribeTopicsResponse>;
+    type SubscribeOriginatorsStream = NoMessages<pb::SubscribeOriginatorsResponse>;
+    type SubscribeEnvelopesStream = NoMessages<pb::SubscribeEnvelopesResponse>;
+    type SubscribeTopicsStream = NoMessages<pb::SubscribeTopicsResponse>;
 
     async fn subscribe_originators(
         &self,
@@ -146,7 +153,7 @@ impl ReplicationApi for NodeApi {
         let filter = request.get_ref().filter.as_ref();
         let ids = filter.map_or(&[][..], |it| &it.originator_node_ids);
         let from = ReadFrom::strands(ids, filter.and_then(|it| it.last_seen.as_ref()));
-        let mut response = answer(self.originators(request))?;
+        let mut response = answer_stream(self.originators(request))?;
         self.tell_oldest(from, &mut response).await;
         Ok(response)
     }
@@ -156,7 +163,7 @@ impl ReplicationApi for NodeApi {
         request: Request<pb::SubscribeEnvelopesRequest>,
     ) -> Answered<Self::SubscribeEnvelopesStream> {
         let from = ReadFrom::of_query(request.get_ref().query.as_ref());
-        let mut response = answer(self.envelopes(request))?;
+        let mut response = answer_stream(self.envelopes(request))?;
         self.tell_oldest(from, &mut response).await;
         Ok(response)
     }
@@ -204,8 +211,8 @@ impl ReplicationApi for NodeApi {
 
 #[tonic::async_trait]
 impl QueryApi for NodeApi {
-    type SubscribeTopicsStream = MessageStream<pb::SubscribeTopicsResponse>;
-    type SubscribeStream = MessageStream<pb::SubscribeResponse>;
+    type SubscribeTopicsStream = NoMessages<pb::SubscribeTopicsResponse>;
+    type SubscribeStream = NoMessages<pb::SubscribeResponse>;
 
     async fn query_envelopes(
         &self,
@@ -234,7 +241,7 @@ impl QueryApi for NodeApi {
         &self,
         request: Request<Streaming<pb::SubscribeRequest>>,
     ) -> Answered<Self::SubscribeStream> {
-        answer(self.changing(request))
+        answer_stream(self.changing(request))
     }
 
     async fn get_inbox_ids(
@@ -269,7 +276,7 @@ impl PublishApi for NodeApi {
 
 #[tonic::async_trait]
 impl NotificationApi for NodeApi {
-    type SubscribeAllEnvelopesStream = MessageStream<pb::SubscribeEnvelopesResponse>;
+    type SubscribeAllEnvelopesStream = NoMessages<pb::SubscribeEnvelopesResponse>;
 
     async fn subscribe_all_envelopes(
         &self,
@@ -277,7 +284,7 @@ impl NotificationApi for NodeApi {
     ) -> Answered<Self::SubscribeAllEnvelopesStream> {
         let slot = self.callers.stream_slot(caller_of(&request)).await;
         let opened = slot.and_then(|slot| Ok(holding(self.all(&request)?, slot)));
-        let mut response = answer(opened)?;
+        let mut response = answer_stream(opened)?;
         if let Ok(Some(from)) = resume_point(request.metadata()) {
             self.tell_oldest(ReadFrom::Cursor(from), &mut response).await;
         }

@@ -31,6 +31,7 @@ use crate::request::RequestBody;
 use crate::request_head::head_bytes;
 use crate::request_messages::UntakenBody;
 use crate::response::{CountedCall, LATE, ResponseBody};
+use crate::response_messages::take_messages;
 use crate::settings::STREAM_WINDOW_BYTES;
 use crate::status_headers::correct;
 use crate::unflushed::ChargedInCall;
@@ -146,6 +147,9 @@ impl Calls {
                 response = answered => response?,
                 status = ended(charge.connection(), &mut late) => status.into_http(),
             };
+            if let Some(messages) = take_messages(response.extensions_mut()) {
+                *response.body_mut() = messages;
+            }
             let ended = correct(response.headers_mut());
             if ended == Some(Code::Unimplemented) {
                 // The library's refusal of an unknown method, or of a service that is switched off, has no text.

@@ -19,8 +19,8 @@
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `web_text`, `web_answer`:
 //!   requests and answers of gRPC-Web in base64; `connect`: calls of the Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end;
-//!   `request_messages`: messages for a handler that takes them itself; `message_boundaries`: the ends of messages in
-//!   a body;
+//!   `request_messages`: messages for a handler that takes them itself; [`stream_response`]: messages of a handler, for
+//!   the listener to encode; `message_boundaries`: the ends of messages in a body;
 //!   `held_pieces`: bytes of a body that wait; `answer_body`: the body of an answer on its way to the connection;
 //!   `unwritten`: its bytes that wait; `answered_task`: the task of its call behind a proxy;
 //!   `decompression`, `compression`: messages in gzip; `refused_calls`: refusals that hold for further calls;
@@ -104,6 +104,7 @@ mod request;
 mod request_head;
 mod request_messages;
 mod response;
+mod response_messages;
 mod settings;
 mod shedding;
 mod short_writes;
@@ -145,6 +146,7 @@ pub use overloaded::OverloadedError;
 pub use process_metrics::ProcessMetrics;
 pub use reflection::{SchemaError, reflect};
 pub use request_messages::{DecodingMessage, RequestMessages};
+pub use response_messages::{NoMessages, stream_response};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, STREAM_WINDOW_BYTES, ServeSettings};
 pub use status_details::{StatusDetails, WrongField};
 pub use turns::without_rest;

@@ -17,7 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::LARGE_GROUP;
+use crate::{LARGE_ENVELOPES, LARGE_GROUP, LARGE_LEN};
 
 /// Time for which connections that hold something are kept open: the node answers, and computes,
 /// meanwhile.
@@ -131,13 +131,27 @@ impl Attacker {
     }
 
     pub(crate) async fn unread_streams(&self) {
-        let filter = api::subscribe_topics_request::TopicFilter {
-            topic: envelopes::group_topic(LARGE_GROUP).as_bytes().clone(),
-            last_seen: Some(pb::Cursor::default()),
-        };
-        let request = api::SubscribeTopicsRequest { filters: vec![filter] };
         let path = format!("{QUERY_API}/SubscribeTopics");
-        self.unread(4, 100, &path, &request.encode_to_vec()).await;
+        self.unread(4, 100, &path, &large_subscription()).await;
+    }
+
+    /// Opens streams one after the other, reads what is stored for each, and keeps it open.
+    pub(crate) async fn read_streams(&self, streams: usize) {
+        let path = format!("{QUERY_API}/SubscribeTopics");
+        let call = raw::grpc_web_call(&path, &raw::grpc_message(&large_subscription()));
+        let mut buffer = vec![0; MIB];
+        let mut open = Vec::new();
+        for _ in 0..streams {
+            let mut stream = self.send(&call).await.unwrap();
+            let mut rest = LARGE_ENVELOPES * LARGE_LEN;
+            while rest > 0 {
+                let read = timeout(EXCHANGE, stream.read(&mut buffer)).await.unwrap().unwrap();
+                assert!(read > 0, "the stream goes on");
+                rest = rest.saturating_sub(read);
+            }
+            open.push(stream);
+        }
+        sleep(HOLD).await;
     }
 
     pub(crate) async fn unfinished_requests(&self) {
@@ -408,6 +422,15 @@ fn beyond(number: u8, content: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a query for all large envelopes.
+/// Returns a request for a stream of the large envelopes, from the first one on.
+fn large_subscription() -> Vec<u8> {
+    let filter = api::subscribe_topics_request::TopicFilter {
+        topic: envelopes::group_topic(LARGE_GROUP).as_bytes().clone(),
+        last_seen: Some(pb::Cursor::default()),
+    };
+    api::SubscribeTopicsRequest { filters: vec![filter] }.encode_to_vec()
+}
+
 fn large_query() -> Vec<u8> {
     let topics = vec![envelopes::group_topic(LARGE_GROUP).as_bytes().clone()];
     let query = api::EnvelopesQuery { topics, ..Default::default() };

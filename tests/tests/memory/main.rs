@@ -24,6 +24,9 @@ const MIB: u64 = 1024 * 1024;
 const BOUND_BYTES: u64 = 512 * MIB;
 /// The group whose envelopes are large.
 const LARGE_GROUP: [u8; 16] = [0x1a; 16];
+/// Their number, and the length of their contents in bytes.
+const LARGE_ENVELOPES: usize = 3;
+const LARGE_LEN: usize = 8 << 20;
 
 /// One node at a time: the machine's memory is what this is about.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -43,9 +46,8 @@ impl Target {
         let watch = MemoryWatch::start(process, idle_bytes + 2 * BOUND_BYTES);
         let target = Self { network, idle_bytes, watch };
         let mut rng = seed::rng(seed::seed(), 0);
-        for _ in 0..3 {
-            let body_len = usize::try_from(8 * MIB).unwrap();
-            let message = envelopes::group_message(LARGE_GROUP, body_len, &mut rng);
+        for _ in 0..LARGE_ENVELOPES {
+            let message = envelopes::group_message(LARGE_GROUP, LARGE_LEN, &mut rng);
             let signed = envelopes::sign(&message, target.node().id, &envelopes::payer(1));
             target.node().client().publish(vec![signed]).await.unwrap();
         }
@@ -132,6 +134,12 @@ async fn answers_for_gzip_that_are_not_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_are_not_read() {
     under("unread streams", async |attacker| attacker.unread_streams().await).await;
+}
+
+/// 200 streams that have each read messages of 8 MiB, and stay open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_have_read_long_messages_and_stay_open() {
+    under("read streams", async |attacker| attacker.read_streams(200).await).await;
 }
 
 /// 60 requests that stop before their last bytes.
