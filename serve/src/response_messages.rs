@@ -155,7 +155,10 @@ mod tests {
         messages.send(Ok("x".repeat(1 << 20))).await.unwrap();
         let piece = piece(&mut body).await;
         // Only a handle that has its memory alone can be changed. That of the library's encoder could not be.
-        assert!(piece.try_into_mut().is_ok(), "the body has a part of the memory of its last piece");
+        assert!(
+            piece.try_into_mut().is_ok(),
+            "the body has a part of the memory of its last piece"
+        );
         drop(messages);
         assert_eq!(end(&mut body).await.code(), Code::Ok);
     }

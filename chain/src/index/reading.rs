@@ -52,8 +52,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const SERVED_FOR: Duration = Duration::from_millis(250);
 const FEW_BLOCKS: u64 = 16;
 /// The reason for which nothing is read while too many blocks wait for a recheck that no endpoint answers.
-const RECHECKS_FAIL: &str =
-    "no endpoint answers for the logs of older blocks, of which too many wait to be compared a second time";
+const RECHECKS_FAIL: &str = "no endpoint answers for the logs of older blocks, of which too many wait to be compared a second time";
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
