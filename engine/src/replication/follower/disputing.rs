@@ -69,9 +69,7 @@ impl Follower {
 
     /// Returns the next time at which the want of a dispute is taken back for a search; `None` if there is none.
     pub(super) fn disputes_end_at(&self) -> Option<Instant> {
-        if self.search.is_none() {
-            return None;
-        }
+        self.search.as_ref()?;
         self.peers.iter().filter_map(|(id, peer)| self.undisturbed_until(*id, peer)).min()
     }
 
