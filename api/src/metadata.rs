@@ -28,7 +28,7 @@ use crate::limits::{payers, quoted};
 use crate::metrics::LimitedCall;
 use crate::node_api::{charged, check_size};
 use crate::read_workers::ReadWorkers;
-use hawser_serve::CallCharge;
+use hawser_serve::{CallCharge, NoMessages, stream_response};
 
 /// Memory that a period takes: as read, as a message, and encoded. Counted from the types, with room to
 /// spare.

@@ -154,8 +154,9 @@ impl Meter {
         };
         rows.usages.entry(key).or_default().add(usage);
         while self.hours.len() > HOURS_MAX {
-            // Hours of a clock that was ahead go first. They would drive out each present one until they have come.
-            let is_ahead = self.hours.last_key_value().is_some_and(|(last, _)| *last > hour);
+            // Hours of a clock that was ahead go first. They would drive out each present one until they have come. The
+            // next hour is none: the clock may have stepped back at its beginning.
+            let is_ahead = self.hours.last_key_value().is_some_and(|(last, _)| *last > hour + 1);
             let gone = if is_ahead { self.hours.pop_last() } else { self.hours.pop_first() };
             self.bytes -= gone.map_or(0, |(_, rows)| bytes_of(&rows));
         }
@@ -441,6 +442,19 @@ mod tests {
         assert_eq!(meter.hours[&(NOON_S / HOUR_S)][""].usages[&row("bob")].envelopes, 2);
         assert_eq!(meter.hours.len(), HOURS_MAX);
         assert_eq!(meter.bytes, meter.hours.values().map(bytes_of).sum::<usize>());
+    }
+
+    /// The clock is put right by a moment at the beginning of an hour, after one in which nothing was published.
+    #[test]
+    fn a_record_of_the_hour_before_drives_out_none_of_the_present_one() {
+        let (mut meter, hours) = (Meter::default(), HOURS_MAX as u64);
+        let present = hours + 1;
+        for hour in (0..hours).chain([present, present - 1]) {
+            meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S + hour * HOUR_S);
+        }
+        let present = &meter.hours[&(NOON_S / HOUR_S + present)][""];
+        assert_eq!(present.usages[&row("bob")].envelopes, 1);
+        assert_eq!(meter.hours.len(), HOURS_MAX);
     }
 
     #[test]

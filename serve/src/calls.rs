@@ -147,9 +147,6 @@ impl Calls {
                 response = answered => response?,
                 status = ended(charge.connection(), &mut late) => status.into_http(),
             };
-            if let Some(messages) = take_messages(response.extensions_mut()) {
-                *response.body_mut() = messages;
-            }
             let ended = correct(response.headers_mut());
             if ended == Some(Code::Unimplemented) {
                 // The library's refusal of an unknown method, or of a service that is switched off, has no text.
@@ -193,7 +190,10 @@ async fn answer(
         true => Box::pin(long_work::begin_beside(charge, answered)).await?,
         false => answered.await,
     };
-    let Ok(response) = answered;
+    let Ok(mut response) = answered;
+    if let Some(messages) = take_messages(response.extensions_mut()) {
+        *response.body_mut() = messages;
+    }
     let has_long_answer = kind == Some(MethodKind::Unary)
         && !response.body().is_end_stream()
         && charge.answer_bytes() >= long_work::LONG_ANSWER_BYTES;

@@ -421,7 +421,6 @@ fn beyond(number: u8, content: &[u8]) -> Vec<u8> {
     [&[0x0a, around][..], &begun, &[7], content].concat()
 }
 
-/// Returns a query for all large envelopes.
 /// Returns a request for a stream of the large envelopes, from the first one on.
 fn large_subscription() -> Vec<u8> {
     let filter = api::subscribe_topics_request::TopicFilter {
@@ -431,6 +430,7 @@ fn large_subscription() -> Vec<u8> {
     api::SubscribeTopicsRequest { filters: vec![filter] }.encode_to_vec()
 }
 
+/// Returns a query for all large envelopes.
 fn large_query() -> Vec<u8> {
     let topics = vec![envelopes::group_topic(LARGE_GROUP).as_bytes().clone()];
     let query = api::EnvelopesQuery { topics, ..Default::default() };

@@ -416,10 +416,7 @@ impl Follower {
                 Ok(())
             }
             StrandItem::End => {
-                // A dispute's want can end in a search, and is no answer to that.
-                if self.open_want(from).is_some_and(|open| !open.is_fill) {
-                    self.note_answered(now, from);
-                }
+                self.note_answered(now, from);
                 self.finish_want(now, from, true);
                 Ok(())
             }

@@ -236,8 +236,12 @@ impl Follower {
         search.passed_by.insert(from);
     }
 
-    /// Notes that a peer has sent everything that it holds of the range of the search.
+    /// Notes that a peer has sent everything that it holds of the range of the search. The want of a dispute can end in
+    /// a search, too, and its end is no answer to that.
     pub(super) fn note_answered(&mut self, now: Instant, from: OriginatorId) {
+        if self.open_want(from).is_none_or(|open| open.is_fill) {
+            return;
+        }
         self.charge_wait(now, from);
         let Some(search) = &mut self.search else { return };
         if search.further.asked_of(from).is_some() {

@@ -78,3 +78,21 @@ fn in_a_search_such_a_peer_counts_as_one_that_does_not_hold_the_places() {
     rig.wait(SEARCH_AGAIN_AFTER);
     assert_eq!(rig.asks(OTHER), Some((1, Some(2))), "it may have got them since");
 }
+
+/// Played by the strand's node, which has told two stories, and has the holder of the second one pass on a forged
+/// envelope. No peer has said anything about the gap that the node leaves meanwhile.
+#[test]
+fn what_such_a_peer_passes_on_in_a_dispute_answers_no_search() {
+    let mut rig = Rig::connected(9);
+    rig.up(OTHER);
+    rig.follower.handle_disputed(rig.now, OTHER, SequenceId(4), SequenceId(9));
+    rig.effects();
+    assert_eq!(rig.asks(OTHER), Some((4, Some(9))));
+    rig.answer(SOURCE, envelopes([11]));
+    assert_eq!(rig.asks(OTHER), Some((4, Some(9))), "the dispute has time");
+    rig.answer(OTHER, vec![bad(PeerViolation::ForgedSignature)]);
+    assert_eq!(rig.asks(OTHER), Some((9, Some(10))));
+    assert_eq!(count_appends(&rig.wait(3 * SEARCH_FOR)), 0, "nothing is marked missing");
+    rig.answer(OTHER, envelopes([10]));
+    assert_eq!(rig.follower.accepted(), SequenceId(10));
+}
