@@ -30,10 +30,6 @@ use hawser_node::error::RunError;
 
 use crate::args::{Cli, Command};
 
-/// The allocator of the whole program, RocksDB included (decision 84).
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// The commit that the program was built from; empty if it is not known. `build.rs` finds it.
 const COMMIT: &str = env!("HAWSER_COMMIT");
 
