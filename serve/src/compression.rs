@@ -26,6 +26,7 @@ use crate::bucket::{Bucket, BucketSize};
 use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
 use crate::message_boundaries::HEAD_LEN_BYTES;
+use crate::response_messages::PIECE_LEN_BYTES_MIN;
 
 /// The name of the compression in headers (gRPC, Message-Encoding).
 pub(crate) const GZIP: &str = "gzip";
@@ -141,14 +142,14 @@ impl<B> CompressedBody<B> {
         let message = take(&mut self.pieces, len_bytes);
         let is_short = len_bytes < HEAD_LEN_BYTES + MESSAGE_LEN_BYTES_MIN;
         if head[0] != 0 || is_short || !self.allowance.is_left() {
-            self.ready.push_back(message);
+            self.ready.push_back(alone(message));
             return true;
         }
         // Before memory is taken for the encoder. A message that goes as it is has no charge here if it goes at once.
         self.held.set(self.have_bytes + message.len());
         let charged_bytes = len_bytes + ENCODER_BYTES;
         if self.charge.take(charged_bytes).is_err() {
-            self.ready.push_back(message);
+            self.ready.push_back(alone(message));
             return true;
         }
         let encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -173,8 +174,9 @@ impl<B> CompressedBody<B> {
             self.charge.give_back(message.charged_bytes);
             let compressed = if shrinks { message.encoder.finish().ok() } else { None };
             match compressed.filter(|compressed| compressed.len() < message.plain.len()) {
-                Some(compressed) => self.push(1, compressed.into()),
-                None => self.push(0, message.plain),
+                // Without the room that the encoder had for more: only the length is charged.
+                Some(compressed) => self.push(1, compressed.into_boxed_slice().into()),
+                None => self.push(0, alone(message.plain)),
             }
         }
         true
@@ -184,6 +186,16 @@ impl<B> CompressedBody<B> {
         let mut head = vec![flag];
         head.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
         self.ready.extend([head.into(), body]);
+    }
+}
+
+/// Returns a message without the rest of its piece, which may be megabytes: until the message is written, it would
+/// keep them in memory, and nothing is charged for them. A long message comes last in its piece, behind less than its
+/// length.
+fn alone(message: Bytes) -> Bytes {
+    match message.len() < PIECE_LEN_BYTES_MIN {
+        true => Bytes::copy_from_slice(&message),
+        false => message,
     }
 }
 
@@ -356,6 +368,39 @@ mod tests {
             assert_eq!(budget.used_bytes(), before + left_bytes);
         }
         assert!(compressed.frame().await.is_none());
+    }
+
+    /// Played by a client that takes a part of a short message, and has the page behind it compressed meanwhile.
+    #[tokio::test]
+    async fn a_short_message_that_waits_keeps_nothing_of_a_long_one_behind_it() {
+        let framed = |message: &[u8]| {
+            let len = u32::try_from(message.len()).unwrap().to_be_bytes();
+            [&[0_u8][..], &len, message].concat()
+        };
+        let pages = [(vec![7; 1 << 20], 1), (noise(MESSAGE_LEN_BYTES_MIN - 1), 0)];
+        for (short_len, (page, flag)) in [5, 5_000].into_iter().zip(pages) {
+            let short = noise(short_len);
+            let piece = Bytes::from([framed(&short), framed(&page)].concat());
+            let address = std::net::Ipv4Addr::LOCALHOST.into();
+            let budget = MemoryBudget::new(1 << 30);
+            let share = budget.connection(address, budget.account(None)).unwrap();
+            let frames = [Ok::<_, Status>(Frame::data(piece.clone()))];
+            let body = StreamBody::new(tokio_stream::iter(frames));
+            let allowance = Arc::new(CompressionAllowance::new());
+            let mut compressed = CompressedBody::new(body, CallCharge::new(share), allowance);
+            let mut waiting = Vec::new();
+            while let Some(frame) = compressed.frame().await {
+                waiting.push(frame.unwrap().into_data().unwrap());
+            }
+            let sent = waiting.concat();
+            assert_eq!(sent[..HEAD_LEN_BYTES + short_len], framed(&short));
+            assert_eq!(sent[HEAD_LEN_BYTES + short_len], flag);
+            assert!(piece.is_unique(), "what waits shares the memory of the piece");
+            for message in waiting.into_iter().filter(|it| it.len() > HEAD_LEN_BYTES) {
+                let len = message.len();
+                assert_eq!(message.try_into_mut().map(|it| it.capacity()), Ok(len));
+            }
+        }
     }
 
     /// Played when callers hold so much that any further charge closes the largest of them.
