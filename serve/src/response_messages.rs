@@ -26,8 +26,8 @@ pub(crate) const PIECE_LEN_BYTES_MIN: usize = 32 * 1024;
 /// The answers of a stream in the type of the generated services. The messages are in the extensions of the response.
 pub type NoMessages<T> = Empty<Result<T, Status>>;
 
-/// Returns the response of a method that answers with a stream of messages. The listener encodes them, and ends the call
-/// with OK behind the last one, or with the first error.
+/// Returns the response of a method that answers with a stream of messages. The listener encodes them, and ends the
+/// call with OK behind the last one, or with the first error.
 pub fn stream_response<T, S>(messages: S) -> Response<NoMessages<T>>
 where
     T: Message + 'static,
