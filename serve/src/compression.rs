@@ -86,6 +86,8 @@ pub(crate) struct CompressedBody<B> {
     /// The pieces of messages that are not passed on yet.
     pieces: VecDeque<Bytes>,
     have_bytes: usize,
+    /// Bytes before those of the first piece, which keeps them in memory.
+    taken_bytes: usize,
     current: Option<PlainMessage>,
     ready: VecDeque<Bytes>,
     /// The last frame, which waits for the messages before it.
@@ -112,6 +114,7 @@ impl<B> CompressedBody<B> {
             allowance,
             pieces: VecDeque::new(),
             have_bytes: 0,
+            taken_bytes: 0,
             current: None,
             ready: VecDeque::new(),
             last: None,
@@ -123,7 +126,7 @@ impl<B> CompressedBody<B> {
     fn charge_held(&mut self) {
         let of_current = self.current.as_ref().map_or(0, |message| message.plain.len());
         let of_ready: usize = self.ready.iter().map(Bytes::len).sum();
-        self.held.set(self.have_bytes + of_current + of_ready);
+        self.held.set(self.have_bytes + self.taken_bytes + of_current + of_ready);
     }
 
     /// Begins the next message if all of it is in the pieces. Returns false otherwise.
@@ -138,15 +141,14 @@ impl<B> CompressedBody<B> {
         if self.have_bytes < len_bytes {
             return false;
         }
-        self.have_bytes -= len_bytes;
-        let message = take(&mut self.pieces, len_bytes);
+        let message = self.take(len_bytes);
         let is_short = len_bytes < HEAD_LEN_BYTES + MESSAGE_LEN_BYTES_MIN;
         if head[0] != 0 || is_short || !self.allowance.is_left() {
             self.ready.push_back(alone(message));
             return true;
         }
         // Before memory is taken for the encoder. A message that goes as it is has no charge here if it goes at once.
-        self.held.set(self.have_bytes + message.len());
+        self.held.set(self.have_bytes + self.taken_bytes + message.len());
         let charged_bytes = len_bytes + ENCODER_BYTES;
         if self.charge.take(charged_bytes).is_err() {
             self.ready.push_back(alone(message));
@@ -156,6 +158,33 @@ impl<B> CompressedBody<B> {
         let plain = message.slice(HEAD_LEN_BYTES..);
         self.current = Some(PlainMessage { plain, done_bytes: 0, encoder, charged_bytes });
         true
+    }
+
+    /// Splits `len_bytes` off, copied together if they are in several pieces.
+    fn take(&mut self, len_bytes: usize) -> Bytes {
+        self.have_bytes -= len_bytes;
+        if let Some(first) = self.pieces.front_mut().filter(|first| first.len() >= len_bytes) {
+            let taken = first.split_to(len_bytes);
+            self.taken_bytes += len_bytes;
+            if first.is_empty() {
+                self.pieces.pop_front();
+                self.taken_bytes = 0;
+            }
+            return taken;
+        }
+        let mut taken = BytesMut::with_capacity(len_bytes);
+        while taken.len() < len_bytes
+            && let Some(mut piece) = self.pieces.pop_front()
+        {
+            let part = piece.split_to(piece.len().min(len_bytes - taken.len()));
+            taken.extend_from_slice(&part);
+            self.taken_bytes = 0;
+            if !piece.is_empty() {
+                self.taken_bytes = part.len();
+                self.pieces.push_front(piece);
+            }
+        }
+        taken.freeze()
     }
 
     /// Compresses a part of the current message. Returns true when it is done.
@@ -197,28 +226,6 @@ fn alone(message: Bytes) -> Bytes {
         true => Bytes::copy_from_slice(&message),
         false => message,
     }
-}
-
-/// Splits `len_bytes` off, copied together if they are in several pieces.
-fn take(pieces: &mut VecDeque<Bytes>, len_bytes: usize) -> Bytes {
-    if let Some(first) = pieces.front_mut().filter(|first| first.len() >= len_bytes) {
-        let taken = first.split_to(len_bytes);
-        if first.is_empty() {
-            pieces.pop_front();
-        }
-        return taken;
-    }
-    let mut taken = BytesMut::with_capacity(len_bytes);
-    while taken.len() < len_bytes
-        && let Some(mut piece) = pieces.pop_front()
-    {
-        let part = piece.split_to(piece.len().min(len_bytes - taken.len()));
-        taken.extend_from_slice(&part);
-        if !piece.is_empty() {
-            pieces.push_front(piece);
-        }
-    }
-    taken.freeze()
 }
 
 impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> CompressedBody<B> {
@@ -360,8 +367,9 @@ mod tests {
         let mut compressed =
             CompressedBody::new(body, charge, Arc::new(CompressionAllowance::new()));
         let short_len = HEAD_LEN_BYTES + 5;
+        // The whole piece stays until its last message is taken.
         for (len, left_bytes) in
-            [(short_len, HEAD_LEN_BYTES + LEN), (HEAD_LEN_BYTES, LEN), (LEN, 0)]
+            [(short_len, short_len + HEAD_LEN_BYTES + LEN), (HEAD_LEN_BYTES, LEN), (LEN, 0)]
         {
             let frame = compressed.frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap().len(), len);
