@@ -340,6 +340,15 @@ fn versions_are_some_few_and_ascending() {
     }
 }
 
+/// Played by a payer who publishes the longest envelope: a node sends it to each of its peers, and then short ones.
+#[test]
+fn a_builder_keeps_nothing_of_a_frame_that_was_taken() {
+    let mut builder = BatchBuilder::new(10);
+    assert_eq!(builder.push(&[1; 500]), Ok(BatchPush::Taken));
+    let frame = builder.finish().expect("one envelope");
+    assert!(frame.try_into_mut().is_ok(), "its memory is shared");
+}
+
 #[test]
 fn a_batch_ends_before_the_envelope_that_would_pass_its_size() {
     let mut builder = BatchBuilder::new(10);

@@ -26,6 +26,7 @@ use crate::bucket::{Bucket, BucketSize};
 use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
 use crate::message_boundaries::HEAD_LEN_BYTES;
+use crate::response_messages::PIECE_LEN_BYTES_MIN;
 
 /// The name of the compression in headers (gRPC, Message-Encoding).
 pub(crate) const GZIP: &str = "gzip";
@@ -85,6 +86,8 @@ pub(crate) struct CompressedBody<B> {
     /// The pieces of messages that are not passed on yet.
     pieces: VecDeque<Bytes>,
     have_bytes: usize,
+    /// Bytes before those of the first piece, which keeps them in memory.
+    taken_bytes: usize,
     current: Option<PlainMessage>,
     ready: VecDeque<Bytes>,
     /// The last frame, which waits for the messages before it.
@@ -111,6 +114,7 @@ impl<B> CompressedBody<B> {
             allowance,
             pieces: VecDeque::new(),
             have_bytes: 0,
+            taken_bytes: 0,
             current: None,
             ready: VecDeque::new(),
             last: None,
@@ -122,7 +126,7 @@ impl<B> CompressedBody<B> {
     fn charge_held(&mut self) {
         let of_current = self.current.as_ref().map_or(0, |message| message.plain.len());
         let of_ready: usize = self.ready.iter().map(Bytes::len).sum();
-        self.held.set(self.have_bytes + of_current + of_ready);
+        self.held.set(self.have_bytes + self.taken_bytes + of_current + of_ready);
     }
 
     /// Begins the next message if all of it is in the pieces. Returns false otherwise.
@@ -137,24 +141,50 @@ impl<B> CompressedBody<B> {
         if self.have_bytes < len_bytes {
             return false;
         }
-        self.have_bytes -= len_bytes;
-        let message = take(&mut self.pieces, len_bytes);
+        let message = self.take(len_bytes);
         let is_short = len_bytes < HEAD_LEN_BYTES + MESSAGE_LEN_BYTES_MIN;
         if head[0] != 0 || is_short || !self.allowance.is_left() {
-            self.ready.push_back(message);
+            self.ready.push_back(alone(message));
             return true;
         }
         // Before memory is taken for the encoder. A message that goes as it is has no charge here if it goes at once.
-        self.held.set(self.have_bytes + message.len());
+        self.held.set(self.have_bytes + self.taken_bytes + message.len());
         let charged_bytes = len_bytes + ENCODER_BYTES;
         if self.charge.take(charged_bytes).is_err() {
-            self.ready.push_back(message);
+            self.ready.push_back(alone(message));
             return true;
         }
         let encoder = GzEncoder::new(Vec::new(), Compression::fast());
         let plain = message.slice(HEAD_LEN_BYTES..);
         self.current = Some(PlainMessage { plain, done_bytes: 0, encoder, charged_bytes });
         true
+    }
+
+    /// Splits `len_bytes` off, copied together if they are in several pieces.
+    fn take(&mut self, len_bytes: usize) -> Bytes {
+        self.have_bytes -= len_bytes;
+        if let Some(first) = self.pieces.front_mut().filter(|first| first.len() >= len_bytes) {
+            let taken = first.split_to(len_bytes);
+            self.taken_bytes += len_bytes;
+            if first.is_empty() {
+                self.pieces.pop_front();
+                self.taken_bytes = 0;
+            }
+            return taken;
+        }
+        let mut taken = BytesMut::with_capacity(len_bytes);
+        while taken.len() < len_bytes
+            && let Some(mut piece) = self.pieces.pop_front()
+        {
+            let part = piece.split_to(piece.len().min(len_bytes - taken.len()));
+            taken.extend_from_slice(&part);
+            self.taken_bytes = 0;
+            if !piece.is_empty() {
+                self.taken_bytes = part.len();
+                self.pieces.push_front(piece);
+            }
+        }
+        taken.freeze()
     }
 
     /// Compresses a part of the current message. Returns true when it is done.
@@ -173,8 +203,9 @@ impl<B> CompressedBody<B> {
             self.charge.give_back(message.charged_bytes);
             let compressed = if shrinks { message.encoder.finish().ok() } else { None };
             match compressed.filter(|compressed| compressed.len() < message.plain.len()) {
-                Some(compressed) => self.push(1, compressed.into()),
-                None => self.push(0, message.plain),
+                // Without the room that the encoder had for more: only the length is charged.
+                Some(compressed) => self.push(1, compressed.into_boxed_slice().into()),
+                None => self.push(0, alone(message.plain)),
             }
         }
         true
@@ -187,26 +218,14 @@ impl<B> CompressedBody<B> {
     }
 }
 
-/// Splits `len_bytes` off, copied together if they are in several pieces.
-fn take(pieces: &mut VecDeque<Bytes>, len_bytes: usize) -> Bytes {
-    if let Some(first) = pieces.front_mut().filter(|first| first.len() >= len_bytes) {
-        let taken = first.split_to(len_bytes);
-        if first.is_empty() {
-            pieces.pop_front();
-        }
-        return taken;
+/// Returns a message without the rest of its piece, which may be megabytes: until the message is written, it would
+/// keep them in memory, and nothing is charged for them. A long message comes last in its piece, behind less than its
+/// length.
+fn alone(message: Bytes) -> Bytes {
+    match message.len() < PIECE_LEN_BYTES_MIN {
+        true => Bytes::copy_from_slice(&message),
+        false => message,
     }
-    let mut taken = BytesMut::with_capacity(len_bytes);
-    while taken.len() < len_bytes
-        && let Some(mut piece) = pieces.pop_front()
-    {
-        let part = piece.split_to(piece.len().min(len_bytes - taken.len()));
-        taken.extend_from_slice(&part);
-        if !piece.is_empty() {
-            pieces.push_front(piece);
-        }
-    }
-    taken.freeze()
 }
 
 impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> CompressedBody<B> {
@@ -348,14 +367,48 @@ mod tests {
         let mut compressed =
             CompressedBody::new(body, charge, Arc::new(CompressionAllowance::new()));
         let short_len = HEAD_LEN_BYTES + 5;
+        // The whole piece stays until its last message is taken.
         for (len, left_bytes) in
-            [(short_len, HEAD_LEN_BYTES + LEN), (HEAD_LEN_BYTES, LEN), (LEN, 0)]
+            [(short_len, short_len + HEAD_LEN_BYTES + LEN), (HEAD_LEN_BYTES, LEN), (LEN, 0)]
         {
             let frame = compressed.frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap().len(), len);
             assert_eq!(budget.used_bytes(), before + left_bytes);
         }
         assert!(compressed.frame().await.is_none());
+    }
+
+    /// Played by a client that takes a part of a short message, and has the page behind it compressed meanwhile.
+    #[tokio::test]
+    async fn a_short_message_that_waits_keeps_nothing_of_a_long_one_behind_it() {
+        let framed = |message: &[u8]| {
+            let len = u32::try_from(message.len()).unwrap().to_be_bytes();
+            [&[0_u8][..], &len, message].concat()
+        };
+        let pages = [(vec![7; 1 << 20], 1), (noise(MESSAGE_LEN_BYTES_MIN - 1), 0)];
+        for (short_len, (page, flag)) in [5, 5_000].into_iter().zip(pages) {
+            let short = noise(short_len);
+            let piece = Bytes::from([framed(&short), framed(&page)].concat());
+            let address = std::net::Ipv4Addr::LOCALHOST.into();
+            let budget = MemoryBudget::new(1 << 30);
+            let share = budget.connection(address, budget.account(None)).unwrap();
+            let frames = [Ok::<_, Status>(Frame::data(piece.clone()))];
+            let body = StreamBody::new(tokio_stream::iter(frames));
+            let allowance = Arc::new(CompressionAllowance::new());
+            let mut compressed = CompressedBody::new(body, CallCharge::new(share), allowance);
+            let mut waiting = Vec::new();
+            while let Some(frame) = compressed.frame().await {
+                waiting.push(frame.unwrap().into_data().unwrap());
+            }
+            let sent = waiting.concat();
+            assert_eq!(sent[..HEAD_LEN_BYTES + short_len], framed(&short));
+            assert_eq!(sent[HEAD_LEN_BYTES + short_len], flag);
+            assert!(piece.is_unique(), "what waits shares the memory of the piece");
+            for message in waiting.into_iter().filter(|it| it.len() > HEAD_LEN_BYTES) {
+                let len = message.len();
+                assert_eq!(message.try_into_mut().map(|it| it.capacity()), Ok(len));
+            }
+        }
     }
 
     /// Played when callers hold so much that any further charge closes the largest of them.

@@ -1,9 +1,8 @@
 //! `grpc.health.v1`: readiness for load balancers and clients.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::stream::{self, Stream};
+use futures_util::stream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -13,6 +12,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::readiness::{Purpose, Readiness, ReadyPurposes};
 use crate::reflection::REFLECTION;
+use crate::response_messages::{NoMessages, stream_response};
 use crate::settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
 
 /// Answers health checks from the process's readiness.
@@ -59,7 +59,7 @@ impl HealthService {
 
 #[tonic::async_trait]
 impl Health for HealthService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+    type WatchStream = NoMessages<HealthCheckResponse>;
 
     async fn check(
         &self,
@@ -89,7 +89,7 @@ impl Health for HealthService {
                 None => Some((Err(Status::unavailable(SHUTTING_DOWN)), None)),
             }
         });
-        Ok(Response::new(Box::pin(messages)))
+        Ok(stream_response(Box::pin(messages)))
     }
 }
 

@@ -21,7 +21,7 @@ use tonic::{Response, Status};
 const PREFIX_LEN_BYTES: usize = 5;
 /// Length in bytes from which a piece is passed on although more messages are ready. Small ones are sent together, in
 /// one write. The value of the library's encoder.
-const PIECE_LEN_BYTES_MIN: usize = 32 * 1024;
+pub(crate) const PIECE_LEN_BYTES_MIN: usize = 32 * 1024;
 
 /// The answers of a stream in the type of the generated services. The messages are in the extensions of the response.
 pub type NoMessages<T> = Empty<Result<T, Status>>;
@@ -56,7 +56,8 @@ struct MessagesBody<S> {
     is_ended: bool,
 }
 
-/// Appends a message with its prefix. The first message of a piece gets a buffer of its own length.
+/// Appends a message with its prefix. The first message of a piece gets a buffer of its own length, and a long one
+/// behind it no more room than it needs: only the length of a piece is charged.
 ///
 /// # Errors
 /// INTERNAL if its length does not fit into the prefix.
@@ -64,8 +65,9 @@ fn append(piece: &mut Vec<u8>, message: &impl Message) -> Result<(), Status> {
     let len = message.encoded_len();
     let prefix = u32::try_from(len)
         .map_err(|_| Status::internal(format!("a message of {len} bytes cannot be sent")))?;
-    if piece.is_empty() {
-        piece.reserve_exact(PREFIX_LEN_BYTES + len);
+    match piece.is_empty() {
+        true => piece.reserve_exact(PREFIX_LEN_BYTES + len),
+        false => piece.reserve(PREFIX_LEN_BYTES + len),
     }
     piece.push(0); // as it is, without compression
     piece.extend_from_slice(&prefix.to_be_bytes());

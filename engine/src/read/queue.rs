@@ -11,6 +11,10 @@ use hawser_proto::EnvelopeId;
 use super::limits::{BatchLimits, BatchSize};
 use crate::committed::Committed;
 
+/// Entries for which a queue keeps its memory when it is empty. A guess: a few messages. That of a thousand would be
+/// four times the charge of a stream.
+const KEPT_ROOM: usize = 16;
+
 /// Bounded queue between the committer and one listener.
 ///
 /// When the listener is too slow for its limits, the queue drops everything that it holds and reports
@@ -132,6 +136,9 @@ impl Queue {
                 None => break,
             }
         }
+        if self.entries.is_empty() {
+            self.entries.shrink_to(KEPT_ROOM);
+        }
         PopOutcome::Items(items, reached)
     }
 
@@ -206,6 +213,16 @@ mod tests {
         assert_eq!(queue.lose(), Pushed::Overflowed { dropped_bytes: 0 });
         assert_eq!(queue.push_reached(place), Pushed::Ignored);
         assert!(matches!(queue.pop(ALL), PopOutcome::Overflowed));
+    }
+
+    /// Played by a client that lets the queues of its streams run full, one after the other, and keeps these open.
+    #[test]
+    fn a_queue_that_was_full_keeps_little_memory() {
+        let mut queue = Queue::new(BatchLimits::QUEUE);
+        (1..=1000).for_each(|sequence| _ = queue.push(&queued(sequence, 98)));
+        let _ = queue.pop(ALL);
+        let room = queue.entries.capacity();
+        assert!(room < 4 * KEPT_ROOM, "{room}");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use bytes::{Bytes, BytesMut};
 use super::{FrameError, HEAD_LEN};
 
 /// Gathers chunks until a frame is whole. A frame within one chunk is a slice of it; one that spans
-/// chunks is copied together once.
+/// chunks is copied together once. What waits for more chunks has memory of its own: a peer may send nothing for
+/// months, and the rest of a chunk would keep all that was read with it, or the memory of the last frame.
 #[derive(Debug, Default)]
 pub(super) struct FrameBuffer {
     /// The rest of the last chunk; empty while `gathered` is not.
@@ -20,9 +21,14 @@ impl FrameBuffer {
             self.chunk = chunk;
             return;
         }
+        self.gather();
+        self.gathered.extend_from_slice(&chunk);
+    }
+
+    /// Copies the rest of the last chunk.
+    fn gather(&mut self) {
         let rest = std::mem::take(&mut self.chunk);
         self.gathered.extend_from_slice(&rest);
-        self.gathered.extend_from_slice(&chunk);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -46,6 +52,7 @@ impl FrameBuffer {
     ) -> Result<Option<(u8, Bytes)>, FrameError> {
         let held = self.held();
         let Some(&[kind, l0, l1, l2, l3]) = held.first_chunk::<HEAD_LEN>() else {
+            self.gather();
             return Ok(None);
         };
         let len_bytes = u32::from_be_bytes([l0, l1, l2, l3]);
@@ -55,6 +62,7 @@ impl FrameBuffer {
         }
         let len = usize::try_from(len_bytes).expect("the limits are far below any usize");
         if held.len() - HEAD_LEN < len {
+            self.gather();
             return Ok(None);
         }
         let mut frame = self.split_to(HEAD_LEN + len);
@@ -63,10 +71,14 @@ impl FrameBuffer {
 
     fn split_to(&mut self, len: usize) -> Bytes {
         if self.gathered.is_empty() {
-            self.chunk.split_to(len)
-        } else {
-            self.gathered.split_to(len).freeze()
+            return self.chunk.split_to(len);
         }
+        let frame = self.gathered.split_to(len).freeze();
+        // The copy costs no more than that of the frame has. The rest of a longer one is taken soon.
+        if self.gathered.len() <= len {
+            self.gathered = BytesMut::from(&self.gathered[..]);
+        }
+        frame
     }
 }
 
@@ -148,5 +160,42 @@ mod tests {
         buffer.push(Bytes::from_static(&[0xff, 0xff, 0xff, 0]));
         assert_eq!(buffer.next_frame(|_| Ok(u32::MAX)), Ok(None));
         assert!(buffer.gathered.capacity() <= 128, "{}", buffer.gathered.capacity());
+    }
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(body.len()).unwrap();
+        [&[7][..], &len.to_be_bytes(), body].concat()
+    }
+
+    /// Played by a peer that sends the longest frame on each of its streams, and leaves these open.
+    #[test]
+    fn nothing_of_a_frame_is_kept_when_it_was_taken() {
+        let begun = frame(&[1; 3]);
+        for rest in [&[][..], &begun[..6]] {
+            let bytes = [&frame(&[1; 90])[..], rest].concat();
+            let mut buffer = FrameBuffer::default();
+            bytes.chunks(50).for_each(|chunk| buffer.push(Bytes::copy_from_slice(chunk)));
+            let (_, body) = next(&mut buffer).expect("a whole frame");
+            assert!(body.try_into_mut().is_ok(), "its memory is shared");
+            assert_eq!(buffer.held(), rest);
+            buffer.push(Bytes::copy_from_slice(&begun[rest.len()..]));
+            assert_eq!(next(&mut buffer), Some((7, Bytes::from_static(&[1; 3]))));
+            assert!(buffer.is_empty());
+        }
+    }
+
+    /// Played by a peer that ends each of a thousand streams within the head of a frame, and leaves these open.
+    #[test]
+    fn a_frame_that_has_begun_keeps_nothing_of_what_came_with_it() {
+        let begun = frame(&[1; 90]);
+        for len in [1, 50] {
+            let packets = Bytes::from([&begun[..len], &[0; 1000]].concat());
+            let mut buffer = FrameBuffer::default();
+            buffer.push(packets.slice(..len));
+            assert_eq!(next(&mut buffer), None);
+            assert!(packets.is_unique(), "{len}");
+            buffer.push(Bytes::copy_from_slice(&begun[len..]));
+            assert_eq!(next(&mut buffer), Some((7, Bytes::from_static(&[1; 90]))));
+        }
     }
 }

@@ -316,7 +316,8 @@ impl BatchBuilder {
         self.count == 0
     }
 
-    /// Takes the complete frame, and leaves an empty builder. `None` if nothing was pushed.
+    /// Takes the complete frame, and leaves an empty builder without memory: it may wait long for the next envelope,
+    /// and the last one may have had megabytes. `None` if nothing was pushed.
     pub fn finish(&mut self) -> Option<Bytes> {
         if self.is_empty() {
             return None;
@@ -330,7 +331,7 @@ impl BatchBuilder {
         head.put_u8(0);
         head.put_u32(self.count);
         (self.count, self.bytes) = (0, 0);
-        Some(self.frame.split().freeze())
+        Some(std::mem::take(&mut self.frame).freeze())
     }
 }
 

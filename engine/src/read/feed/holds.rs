@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 
+use crate::committed::with_own_name;
 use crate::read::plan::Cursors;
 
 /// A lane that has stopped: an originator in one topic, or, where topics share a cursor, in all of
@@ -19,13 +19,6 @@ pub(super) fn lane_of(cursors: Cursors, topic: &Topic, originator: OriginatorId)
         Cursors::Shared => (None, originator),
         Cursors::PerTopic => (Some(topic.clone()), originator),
     }
-}
-
-/// Returns a topic with a name of its own. That of an envelope is a part of the envelope, or of what it came in: a page
-/// or a request, which a lane would keep in memory as long as it waits.
-pub(super) fn with_own_name(topic: &Topic) -> Topic {
-    let name = Bytes::copy_from_slice(topic.as_bytes());
-    Topic::parse(name).expect("it is the name of a topic")
 }
 
 /// The place where a lane stopped, and the cause.

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 
 use super::CatchUpId;
-use super::holds::{HeldLane, Hold, Holds, lane_of, with_own_name};
+use super::holds::{HeldLane, Hold, Holds, lane_of};
 use super::outbox::Outbox;
 use super::tail::Tail;
-use crate::committed::Committed;
+use crate::committed::{Committed, with_own_name};
 use crate::read::limits::BatchLimits;
 use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
