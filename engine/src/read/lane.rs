@@ -15,7 +15,7 @@ pub(super) const CHUNK_ROWS_MAX: usize = 128;
 
 /// Memory that a plan takes for a lane with its first row, in bytes, without the places that the row depends on.
 /// Counted from the types, with room to spare.
-const LANE_BYTES: usize = 256;
+pub(super) const LANE_BYTES: usize = 256;
 
 /// One originator in one topic.
 #[derive(Debug)]
@@ -282,7 +282,7 @@ mod tests {
             let page = plan.next_turn(&mut rows, limits, usize::MAX).unwrap();
             assert_eq!(page.rows.len(), usize::from(TOPICS), "the first row of each topic");
             plan.drop_envelopes();
-            plan.held_bytes()
+            plan.lanes_bytes()
         };
         let without_bytes = held_bytes(&[]);
         let named_bytes = usize::from(TOPICS) * named.len() * size_of::<EnvelopeId>();
@@ -301,7 +301,7 @@ mod tests {
         loop {
             let page = plan.next_turn(&mut rows, BatchLimits::STREAM, usize::MAX).unwrap();
             plan.drop_envelopes();
-            most_bytes = most_bytes.max(plan.held_bytes());
+            most_bytes = most_bytes.max(plan.lanes_bytes());
             if page.finished {
                 break;
             }

@@ -13,7 +13,7 @@ use hawser_storage::TopicRow;
 use hawser_storage::faults::{self, SeededFault};
 
 use super::error::QueryError;
-use super::lane::{CHUNK_ROWS_MAX, Lane, LaneTable, StrandLanes};
+use super::lane::{CHUNK_ROWS_MAX, LANE_BYTES, Lane, LaneTable, StrandLanes};
 use super::limits::{BatchLimits, BatchSize};
 use super::log_page::LogRange;
 use super::memory::{HeldMemory, ReadMemory};
@@ -189,7 +189,7 @@ impl PagePlan {
     /// # Errors
     /// The bytes of the lanes, if the reader may not have them now. The charge is then as before.
     pub(crate) fn charge(&mut self, memory: &Arc<dyn ReadMemory>) -> Result<(), usize> {
-        let bytes = self.lanes.held_bytes();
+        let bytes = self.lanes_bytes();
         let charge = self.charge.get_or_insert_with(|| HeldMemory::new(Arc::clone(memory)));
         charge.hold(bytes).map_err(|_| {
             self.refusals = self.refusals.saturating_add(1);
@@ -207,10 +207,18 @@ impl PagePlan {
         self.refusals = 0;
     }
 
-    /// Returns an estimate of the plan's memory, in bytes, without the envelopes that came with its rows.
+    /// Returns an estimate of the memory of its lanes, in bytes, without the envelopes that came with their rows. Visits
+    /// all lanes.
+    pub(crate) fn lanes_bytes(&self) -> usize {
+        self.lanes.held_bytes()
+    }
+
+    /// Returns an estimate of the plan's memory, in bytes, without the envelopes that came with its rows, for a page
+    /// that is planned in many turns: by the number of its lanes, because a look at all of them in each turn would cost
+    /// as much as the turn.
     pub(crate) fn held_bytes(&self) -> usize {
         self.topics.len() * TOPIC_BYTES
-            + self.lanes.held_bytes()
+            + self.lanes.len() * LANE_BYTES
             + self.left_out.len() * LEFT_OUT_BYTES
     }
 
