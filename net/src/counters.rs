@@ -6,6 +6,7 @@ use hawser_engine::counters::Counter;
 use hawser_engine::replication::PeerViolation;
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{CloseCode, FrameError};
+use hawser_proto::message_reader::MessageFramingError;
 use parking_lot::Mutex;
 
 /// The reason a peer, or something that it sent, was refused. Each one is counted under its label.
@@ -145,6 +146,15 @@ impl From<FrameError> for PeerError {
             | FrameError::Unknown { .. }
             | FrameError::Order { .. }
             | FrameError::Unfinished => Self::Protocol,
+        }
+    }
+}
+
+impl From<MessageFramingError> for PeerError {
+    fn from(error: MessageFramingError) -> Self {
+        match error {
+            MessageFramingError::TooLong => Self::Oversized,
+            MessageFramingError::Compressed => Self::Protocol,
         }
     }
 }

@@ -19,7 +19,8 @@
 //! - [`code_of_http`]: the gRPC codes of answers that have an HTTP status alone; [`one_line()`]: texts of strangers,
 //!   fit for logs and terminals; [`root_cause()`], [`with_causes()`]: those of errors;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs;
-//! - [`envelope_list`]: answers whose envelopes stay bytes, as their readers decode them.
+//! - [`message_reader`]: the messages in the bytes of an answer; [`envelope_list`]: answers whose envelopes stay bytes,
+//!   as their readers decode them.
 
 #![warn(missing_docs)]
 
@@ -42,6 +43,7 @@ mod http_status;
 pub mod ids;
 pub mod loose;
 pub mod merkle;
+pub mod message_reader;
 pub mod minute;
 pub mod mls;
 mod one_line;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, SubscribeEnvelopesRequest};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    EnvelopesQuery, SubscribeEnvelopesRequest, SubscribeEnvelopesResponse,
+};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
-use hawser_serve::{CheckedChannel, MESSAGE_LEN_BYTES_MAX};
+use hawser_serve::CheckedChannel;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -15,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::fresh::FreshPlaces;
+use super::node_messages::NodeMessages;
 use super::observed::{Comparison, ExpectedEnvelope, Observations};
 use super::query::all_decoded;
 
+const SUBSCRIBE_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
 /// Pause before an ended stream is opened again. A guess.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Time without a message after which a stream counts as dead. Chosen: three times the interval of nodes'
@@ -84,11 +87,9 @@ impl ChainStrands {
             last_seen: self.with(|observed| observed.cursor(node).map(Cursor::to_pb)),
         };
         let request = SubscribeEnvelopesRequest { query: Some(query) };
-        let mut client =
-            ReplicationApiClient::new(channel).max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-        let mut stream = client.subscribe_envelopes(request).await?.into_inner();
+        let mut messages = NodeMessages::open(channel, SUBSCRIBE_ENVELOPES, request).await?;
         loop {
-            let next = timeout(SILENCE_MAX, stream.message()).await;
+            let next = timeout(SILENCE_MAX, messages.next::<SubscribeEnvelopesResponse>()).await;
             let silent = |_| Status::deadline_exceeded("the stream sent no message in time");
             let Some(message) = next.map_err(silent)?? else { return Ok(()) };
             for part in message.envelopes.chunks(RECORDED_AT_ONCE) {

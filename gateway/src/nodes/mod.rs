@@ -9,7 +9,8 @@
 //! - `recent_calls`: the share of the calls to a node that failed;
 //! - `set`: all nodes, and the choice among them; `ask_order`: the nodes that one request asks in turn;
 //!   `placement`: the last node of each topic; `lag`: detects nodes that are behind;
-//! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
+//! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown; `node_messages`: the
+//!   messages of the streams that show them;
 //! - `query`: asks a node for envelopes, within bounds of memory, and decodes those of answers; `wanted`: an
 //!   envelope that a node is asked to publish;
 //! - `watch`: polls one node; `registry`: starts and stops nodes by the registry.
@@ -25,6 +26,7 @@ mod fresh;
 mod lag;
 mod logged_envelope;
 mod node;
+mod node_messages;
 mod observed;
 mod placement;
 mod query;

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_proto::message_reader::{LONG_BYTES, MessageReader, ReadStep};
 use hawser_proto::{Bytes, code_of_http};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -17,7 +18,6 @@ use tonic::codegen::http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
 
 use super::call_error::PeerCallError;
-use super::message_reader::{LONG_BYTES, MessageReader, ReadStep};
 use crate::arrived_bytes::ArrivedBytes;
 use crate::counters::PeerError;
 
@@ -128,7 +128,7 @@ impl Answer {
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, PeerCallError> {
         self.permit = None;
         loop {
-            match self.reader.step(self.permit.is_some())? {
+            match self.reader.step(self.permit.is_some()).map_err(PeerError::from)? {
                 ReadStep::Message(message) => {
                     self.has_begun = true;
                     return Ok(Some(message));

@@ -9,7 +9,7 @@
 //!   with; `asked_peer`: what the answers of a peer can say about a strand;
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical_envelope`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
-//! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
+//! - `client`, `answer`, `messages`, `call_error`: the calls on the wire;
 //! - `connector`, `frame_meter`: connections, and the bound of frames on them that carry nothing;
 //! - `token`, `authorities`: the proof of this node's id, and the certificates that are trusted.
 //!
@@ -28,7 +28,6 @@ mod client;
 mod connector;
 mod feed;
 mod frame_meter;
-mod message_reader;
 mod messages;
 mod own_membership;
 mod page_limit;

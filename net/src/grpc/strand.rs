@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use hawser_engine::replication::{StrandItem, Want};
 use hawser_proto::Bytes;
+use hawser_proto::message_reader::{MessageReader, ReadStep};
 
 use super::asked_peer::AskedPeer;
 use super::feed::WantFeed;
-use super::message_reader::{MessageReader, ReadStep};
 use super::messages::read_frame;
 use crate::counters::PeerError;
 
@@ -27,7 +27,7 @@ pub fn cut_messages(
                 None => return (messages, Ok(())),
             },
             Ok(ReadStep::Long(_)) => unreachable!("long messages are allowed"),
-            Err(error) => return (messages, Err(error)),
+            Err(error) => return (messages, Err(error.into())),
         }
     }
 }

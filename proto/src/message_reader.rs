@@ -1,23 +1,22 @@
-//! The messages in the bytes of an answer, by gRPC's framing: a state machine without I/O.
+//! The messages in the bytes of an answer, by gRPC's framing: a state machine without I/O, for callers of servers that
+//! are not trusted.
 //!
-//! The transport's own reader gathers a message whose length its caller learns only at the end, and sets memory aside
-//! by the length that the peer claims. This reader reports a long message before it takes the message.
+//! The transport's own reader gathers a message whose length its caller learns only at the end. It sets memory aside by
+//! the length that the server claims, and keeps that of the longest message until the answer ends. This reader reports
+//! a long message before it takes the message, and keeps nothing between two messages.
 
-use hawser_proto::Bytes;
-use prost::bytes::Buf as _;
-
-use crate::counters::PeerError;
+use bytes::{Buf as _, Bytes};
 
 /// Bytes beyond which a message is a long one. A guess: most messages of a strand are below it.
-pub(super) const LONG_BYTES: usize = 1024 * 1024;
-/// A byte that says whether the message is compressed, which this node never asks for, and four for its length.
+pub const LONG_BYTES: usize = 1024 * 1024;
+/// A byte that says whether the message is compressed, for which no caller here asks, and four for its length.
 const HEADER_BYTES: usize = 5;
 
 /// Cuts the bytes of one answer into messages.
 ///
-/// Invariant: holds at most one message and the rest of one HTTP/2 frame. It holds only bytes that the peer has sent.
+/// Invariant: holds at most one message and the rest of one HTTP/2 frame. It holds only bytes that the server has sent.
 #[derive(Debug)]
-pub(super) struct MessageReader {
+pub struct MessageReader {
     /// Longest message that is taken.
     bytes_max: usize,
     header: Vec<u8>,
@@ -26,9 +25,9 @@ pub(super) struct MessageReader {
     rest: Bytes,
 }
 
-/// The next step of a reader.
+/// The next step of a [`MessageReader`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum ReadStep {
+pub enum ReadStep {
     /// A whole message.
     Message(Bytes),
     /// More bytes are needed.
@@ -37,19 +36,33 @@ pub(super) enum ReadStep {
     Long(usize),
 }
 
+/// The reason bytes of an answer are no messages that a reader takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MessageFramingError {
+    /// A message is longer than allowed. Found before it arrives.
+    #[error("a message of the answer is too long")]
+    TooLong,
+    /// A message is compressed, or the bytes have another framing.
+    #[error("a message of the answer is compressed, or the answer is not gRPC")]
+    Compressed,
+}
+
 impl MessageReader {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    /// Returns a reader at the start of an answer whose messages have at most `bytes_max` bytes.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, header: Vec::new(), body: Vec::new(), rest: Bytes::new() }
     }
 
     /// Takes the next bytes of the answer. To be called when more are needed.
-    pub(super) fn push(&mut self, bytes: Bytes) {
+    pub fn push(&mut self, bytes: Bytes) {
         debug_assert!(self.rest.is_empty(), "the bytes before have been used up");
         self.rest = bytes;
     }
 
     /// Returns true while no message has begun.
-    pub(super) fn is_between(&self) -> bool {
+    #[must_use]
+    pub fn is_between(&self) -> bool {
         self.header.is_empty() && self.rest.is_empty()
     }
 
@@ -57,15 +70,15 @@ impl MessageReader {
     ///
     /// # Errors
     /// When a message is longer than allowed, or its framing is wrong.
-    pub(super) fn step(&mut self, may_be_long: bool) -> Result<ReadStep, PeerError> {
+    pub fn step(&mut self, may_be_long: bool) -> Result<ReadStep, MessageFramingError> {
         gather(&mut self.header, HEADER_BYTES, &mut self.rest);
         let &[compressed, a, b, c, d] = &self.header[..] else { return Ok(ReadStep::More) };
         if compressed != 0 {
-            return Err(PeerError::Protocol);
+            return Err(MessageFramingError::Compressed);
         }
         let claimed = u32::from_be_bytes([a, b, c, d]);
         let len = usize::try_from(claimed).ok().filter(|len| *len <= self.bytes_max);
-        let len = len.ok_or(PeerError::Oversized)?;
+        let len = len.ok_or(MessageFramingError::TooLong)?;
         if len > LONG_BYTES && !may_be_long {
             return Ok(ReadStep::Long(len));
         }
@@ -78,11 +91,14 @@ impl MessageReader {
     }
 }
 
-/// Moves bytes to the end of `part` until it has `len`.
+/// Moves bytes to the end of `part` until it has `len`. An empty `rest` keeps no memory of what was read together.
 fn gather(part: &mut Vec<u8>, len: usize, rest: &mut Bytes) {
     let more = rest.len().min(len.saturating_sub(part.len()));
     part.extend_from_slice(&rest[..more]);
     rest.advance(more);
+    if rest.is_empty() {
+        *rest = Bytes::new();
+    }
 }
 
 #[cfg(test)]
@@ -96,7 +112,7 @@ mod tests {
         [&[0][..], &len.to_be_bytes(), message].concat()
     }
 
-    fn is_long(step: &Result<ReadStep, PeerError>) -> bool {
+    fn is_long(step: &Result<ReadStep, MessageFramingError>) -> bool {
         matches!(step, Ok(ReadStep::Long(_)))
     }
 
@@ -120,18 +136,31 @@ mod tests {
         assert!(reader.is_between() && reader.body.capacity() == 0, "nothing of it is kept");
     }
 
+    /// Played by a server that sends a message, or a part of one, on each of many streams, and leaves these open.
     #[test]
-    fn wrong_framing_is_the_peers_fault() {
+    fn nothing_of_what_was_read_is_kept() {
+        let message = framed(&[7; 40]);
+        for len in [3, 20, message.len()] {
+            let packets = Bytes::from([&message[..len], &[0; 1000]].concat());
+            let mut reader = MessageReader::new(40);
+            reader.push(packets.slice(..len));
+            assert_eq!(reader.step(true) == Ok(ReadStep::More), len < message.len());
+            assert!(packets.is_unique(), "{len}");
+        }
+    }
+
+    #[test]
+    fn wrong_framing_is_refused() {
         let step = |header: [u8; 5]| {
             let mut reader = MessageReader::new(1000);
             reader.push(header.to_vec().into());
             reader.step(true)
         };
         assert_eq!(step([0, 0, 0, 3, 0xe8]), Ok(ReadStep::More));
-        assert_eq!(step([0, 0, 0, 3, 0xe9]), Err(PeerError::Oversized));
-        assert_eq!(step([0, 0xff, 0xff, 0xff, 0xff]), Err(PeerError::Oversized));
-        assert_eq!(step([1, 0, 0, 0, 1]), Err(PeerError::Protocol));
-        assert_eq!(step(*b"<html"), Err(PeerError::Protocol));
+        assert_eq!(step([0, 0, 0, 3, 0xe9]), Err(MessageFramingError::TooLong));
+        assert_eq!(step([0, 0xff, 0xff, 0xff, 0xff]), Err(MessageFramingError::TooLong));
+        assert_eq!(step([1, 0, 0, 0, 1]), Err(MessageFramingError::Compressed));
+        assert_eq!(step(*b"<html"), Err(MessageFramingError::Compressed));
         assert_eq!(step([0; 5]), Ok(ReadStep::Message(Bytes::new())));
     }
 
