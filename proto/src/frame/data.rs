@@ -254,6 +254,8 @@ pub struct BatchBuilder {
     count: u32,
     bytes: usize,
     bytes_max: usize,
+    /// The length of the last frame, which the next one gets at once: a buffer that grows is copied many times.
+    room: usize,
 }
 
 impl BatchBuilder {
@@ -266,6 +268,7 @@ impl BatchBuilder {
             count: 0,
             bytes: 0,
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            room: 0,
         }
     }
 
@@ -279,6 +282,7 @@ impl BatchBuilder {
             return Ok(BatchPush::Full);
         }
         if self.count == 0 {
+            self.frame.reserve(self.room);
             self.frame.put_bytes(0, HEAD_LEN + BATCH_HEAD_LEN as usize); // filled in at the end
         }
         self.frame.put_u32(len);
@@ -330,6 +334,7 @@ impl BatchBuilder {
         head.put_u32(body_len);
         head.put_u8(0);
         head.put_u32(self.count);
+        self.room = self.frame.len().min(self.bytes_max);
         (self.count, self.bytes) = (0, 0);
         Some(std::mem::take(&mut self.frame).freeze())
     }
