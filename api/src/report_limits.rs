@@ -19,7 +19,7 @@ const LEN_BYTES_PER_MINUTE: u64 = 3 * 1024 * 1024;
 /// above those of the largest report, so that all bytes of each count.
 const ADDRESSES_PER_SITE: u64 = 10;
 /// Reports of a wrong form that are named as what they are, as a multiple of the reports that are taken. Specified. A
-/// guess: whoever writes a client learns by mistakes, and a flood is thousands a second.
+/// guess: the author of a client learns by mistakes, and a flood is thousands a second.
 const WRONG_PER_REPORT: u32 = 10;
 /// Largest number of addresses, and of sites, whose usage is kept. A guess: as for queries.
 const CALLERS_MAX: usize = 100_000;

@@ -207,8 +207,8 @@ impl PagePlan {
         self.refusals = 0;
     }
 
-    /// Returns an estimate of the memory of its lanes, in bytes, without the envelopes that came with their rows. Visits
-    /// all lanes.
+    /// Returns an estimate of the memory of its lanes, in bytes, without the envelopes that came with their rows.
+    /// Visits all lanes.
     pub(crate) fn lanes_bytes(&self) -> usize {
         self.lanes.held_bytes()
     }
