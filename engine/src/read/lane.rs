@@ -204,26 +204,8 @@ mod tests {
     fn pages_of_many_topics_read_little_more_than_they_give() {
         const TOPICS: u8 = 200;
         const ENVELOPES: u64 = 20_000;
-        let mut rows = MemoryRows::default();
-        for sequence in 1..=ENVELOPES {
-            let name = u8::try_from(sequence % u64::from(TOPICS)).unwrap();
-            let row = TopicRow {
-                id: id(100, sequence),
-                originator_ns: i64::try_from(sequence).unwrap(),
-                len_bytes: 100,
-                depends_on: Vec::new(),
-                envelope: None,
-            };
-            rows.insert(topic(name), row);
-        }
-        let planned = |name| PlanTopic {
-            topic: topic(name),
-            from: Arc::default(),
-            resume: Arc::default(),
-            commits: None,
-        };
-        let heads = Arc::new(cursor(&[(100, ENVELOPES)]));
-        let mut plan = PagePlan::new(Cursors::PerTopic, (0..TOPICS).map(planned), heads);
+        let by_turns = |name: u64, nth: u64| nth * u64::from(TOPICS) + name + 1;
+        let (mut plan, mut rows) = plan_of(TOPICS, ENVELOPES / u64::from(TOPICS), &[], by_turns);
         let mut given = 0;
         loop {
             let page = plan.next_turn(&mut rows, BatchLimits::STREAM, usize::MAX).unwrap();
