@@ -30,6 +30,10 @@ use hawser_node::error::RunError;
 
 use crate::args::{Cli, Command};
 
+/// The allocator of the whole process, RocksDB included (`docs/decisions/0084-one-allocator-that-returns-memory.md`).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The commit that the program was built from; empty if it is not known. `build.rs` finds it.
 const COMMIT: &str = env!("HAWSER_COMMIT");
 

@@ -1,5 +1,5 @@
 //! The process: its runtime, and system calls that the standard library lacks and that go through libc (the limit of
-//! open files, free disk space, allocator options, scheduling, immediate exit).
+//! open files, free disk space, scheduling, immediate exit).
 
 use std::cell::Cell;
 use std::ffi::CString;
@@ -217,29 +217,13 @@ pub(super) fn require_open_files() -> Result<(), FileLimitError> {
     Ok(())
 }
 
-/// The allocation size in bytes from which an allocation is a separate mapping, which is returned to the system when it
-/// is freed. The library's dynamic threshold keeps freed responses in its arenas: 416 to 506 MiB above the idle node
-/// under all attacks of `tests/tests/memory` together (measured), compared with 219 with a threshold of 256 KiB. With
-/// that one, messages of streams were mappings, and a stream of a whole strand had half of its rate.
-#[cfg(target_env = "gnu")]
-const MAPPED_LEN_BYTES_MIN: libc::c_int = 1024 * 1024;
-/// The number of free bytes at the end of an arena from which they are returned to the system. More than a page of a
-/// stream, which would be returned and taken again for each page (measured: `hawser-bench readers`).
-#[cfg(target_env = "gnu")]
-const TRIMMED_LEN_BYTES_MIN: libc::c_int = 4 * 1024 * 1024;
-
-/// Makes the allocator return large buffers to the system when they are freed, independently of earlier frees. Has
-/// an effect only with glibc's allocator.
+/// Starts the allocator's thread that returns freed memory to the system. Without it, free memory is returned only by
+/// threads that allocate, and an idle node keeps what a flood took. Must be called after secrets are erased from the
+/// environment, which needs a process with one thread.
 pub(super) fn return_freed_memory() {
-    #[cfg(target_env = "gnu")]
-    for (option, value) in [
-        (libc::M_MMAP_THRESHOLD, MAPPED_LEN_BYTES_MIN),
-        (libc::M_TRIM_THRESHOLD, TRIMMED_LEN_BYTES_MIN),
-    ] {
-        #[expect(unsafe_code, reason = "the standard library does not know its allocator")]
-        // SAFETY: takes two numbers, and may be called at any time.
-        let set = unsafe { libc::mallopt(option, value) } == 1;
-        debug_assert!(set, "both are options of glibc, and the values are within their ranges");
+    if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
+        // As on systems without such threads.
+        tracing::debug!(%error, "the allocator returns memory only when the process allocates");
     }
 }
 
