@@ -19,7 +19,7 @@
 //! meter changes their type to one that no receiver knows, which the library skips (RFC 9113 §5.5).
 //!
 //! The library decodes the fields of each frame of a head as it comes, and keeps them until the head is whole. The
-//! meter charges such a head, and ends a connection that takes too long for it.
+//! meter charges such a head, and ends a connection that takes too long for it, or whose share has no room for it.
 
 use std::io;
 use std::pin::Pin;
@@ -438,15 +438,17 @@ impl<T> Metered<T> {
 
 impl MeteredReads {
     /// Charges a header block, and begins its time, until it is whole.
-    fn follow_block(&mut self) {
+    ///
+    /// # Errors
+    /// The error that ends the connection, if there is no memory for the block.
+    fn follow_block(&mut self) -> io::Result<()> {
         let number = self.meter.unfinished_block();
-        if self.unfinished.as_ref().map(|block| block.number) != number {
-            self.unfinished = number.map(|number| UnfinishedBlock {
-                number,
-                late: Box::pin(sleep(self.head_timeout)),
-                _charged: self.unflushed.begin_unfinished(),
-            });
-        }
+        self.unfinished.take_if(|block| Some(block.number) != number);
+        let Some(number) = number.filter(|_| self.unfinished.is_none()) else { return Ok(()) };
+        let charged = self.unflushed.begin_unfinished().map_err(io::Error::other)?;
+        let late = Box::pin(sleep(self.head_timeout));
+        self.unfinished = Some(UnfinishedBlock { number, late, _charged: charged });
+        Ok(())
     }
 
     /// Charges the connection for the buffer into which it reads HTTP/1. The library makes it longer for a peer that
@@ -461,15 +463,16 @@ impl MeteredReads {
     /// Counts frames in bytes that have come.
     ///
     /// # Errors
-    /// The error that ends the connection, if the peer floods it.
+    /// The error that ends the connection, if the peer floods it, or if there is no memory for the room of the frames.
     fn count(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         let FrameMeter { useless, heads, data, short_data, .. } = self.meter;
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let carries_on = self.meter.received(bytes, now_ms);
         let begun = self.meter.heads.wrapping_sub(heads);
         self.unflushed.read(begun);
-        self.unflushed.read_data(self.meter.data.wrapping_sub(data));
-        self.follow_block();
+        let begun_data = self.meter.data.wrapping_sub(data);
+        self.unflushed.read_data(begun_data).map_err(io::Error::other)?;
+        self.follow_block()?;
         let answered = self.meter.useless.wrapping_sub(useless);
         let short = self.meter.short_data.wrapping_sub(short_data);
         let costs_bytes = (answered + short) * FRAME_COSTS_BYTES + begun * HEAD_COSTS_BYTES;

@@ -412,3 +412,68 @@ proptest! {
         prop_assert_eq!(whole.frames, expected);
     }
 }
+
+/// Played by strangers at three addresses, on connections that the node has no time to end: each sends some KiB of
+/// which the library keeps up to two MiB, frames of a byte to a call that reads nothing, or a head without its end.
+#[tokio::test]
+async fn what_the_library_keeps_of_a_flood_leaves_memory_to_a_small_caller() {
+    use tokio::io::AsyncReadExt as _;
+
+    use crate::budget::MemoryBudget;
+    use crate::kept_frames::UnreadRequests;
+
+    const CALL_BYTES: usize = 64 * 1024;
+    let begun = [HTTP2_PREFACE, &frame_of(HEADERS, END_HEADERS, 1, 20)].concat();
+    for flood in [frame_of(DATA, 0, 1, 1).repeat(4000), frame_of(HEADERS, 0, 3, 20)] {
+        let budget = MemoryBudget::new(64 * 1024 * 1024);
+        let connect = |number: u8| {
+            let address = std::net::Ipv4Addr::new(192, 0, 2, number).into();
+            budget.connection(address, budget.account(None)).unwrap()
+        };
+        let publisher = connect(9);
+        let strangers: Vec<_> = (0..150).map(|number| connect(number % 3)).collect();
+        let (mut open, mut ended) = (Vec::new(), 0);
+        for stranger in &strangers {
+            let unread = UnreadRequests::begin(stranger.writing.frames.clone());
+            let heads = UnflushedHeads::new(stranger.clone(), 3, &ArrivingHeads::default());
+            let sent = [begun.as_slice(), &flood].concat();
+            let mut stream = metered(std::io::Cursor::new(sent), heads);
+            let mut piece = [0; 1024];
+            let end = loop {
+                match stream.read(&mut piece).await {
+                    Ok(1..) => {}
+                    end => break end,
+                }
+            };
+            ended += usize::from(end.is_err());
+            open.push((stream, unread));
+            assert!(publisher.take(CALL_BYTES).is_ok(), "beside {} of them", open.len());
+            publisher.give_back(CALL_BYTES);
+        }
+        assert!((10..140).contains(&ended), "{ended} of them did not fit");
+        assert!(!publisher.close.is_cancelled());
+        drop((open, strangers, publisher));
+        assert_eq!(budget.used_bytes(), 0);
+    }
+}
+
+/// The connection of a proxy carries the calls of many clients, so the frames of one of them do not end it.
+#[tokio::test]
+async fn a_proxys_connection_goes_on_when_there_is_no_memory_for_its_frames() {
+    use tokio::io::AsyncReadExt as _;
+
+    use crate::budget::MemoryBudget;
+    use crate::kept_frames::UnreadRequests;
+
+    let budget = MemoryBudget::new(128 * 1024);
+    let address = std::net::Ipv4Addr::LOCALHOST.into();
+    let proxy = budget.proxy(address, budget.account(None)).unwrap();
+    let _unread = UnreadRequests::begin(proxy.writing.frames.clone());
+    let heads = UnflushedHeads::new(proxy.clone(), 3, &ArrivingHeads::default());
+    let begun = [HTTP2_PREFACE, &frame_of(HEADERS, END_HEADERS, 1, 20)].concat();
+    let flood = [frame_of(DATA, 0, 1, 1).repeat(4000), frame_of(HEADERS, 0, 3, 20)].concat();
+    let mut stream = metered(std::io::Cursor::new([begun, flood].concat()), heads);
+    let mut piece = [0; 1024];
+    while stream.read(&mut piece).await.unwrap() > 0 {}
+    assert!(budget.used_bytes() > 2 * 1024 * 1024, "they are charged all the same");
+}

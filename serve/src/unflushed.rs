@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
+use crate::overloaded::OverloadedError;
 
 /// Memory of the head of a request, and then the least memory of the head of its answer, in bytes. A guess: some short
 /// headers.
@@ -44,7 +45,7 @@ const ARRIVING_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Clone, Default)]
 pub(crate) struct UnflushedHeads {
     heads: Arc<Mutex<Heads>>,
-    /// The share that is charged for the room of frames; `None` if nothing is charged.
+    /// The share that is charged for the room of frames and of heads that are not whole; `None` if nothing is charged.
     connection: Option<Arc<ConnectionShare>>,
     arriving: ArrivingHeads,
 }
@@ -134,15 +135,23 @@ impl UnflushedHeads {
     }
 
     /// Charges the connection for a head of which frames are to come, until the returned value is dropped.
-    pub(crate) fn begin_unfinished(&self) -> Option<ChargedBytes> {
-        let connection = self.heads.lock().connection.clone();
-        connection.map(|connection| ChargedBytes::allocated(connection, UNFINISHED_HEAD_BYTES))
+    ///
+    /// # Errors
+    /// [`OverloadedError`]: nothing was taken, and the connection must end. That of a proxy goes on: it is many
+    /// clients'.
+    pub(crate) fn begin_unfinished(&self) -> Result<Option<ChargedBytes>, OverloadedError> {
+        let Some(connection) = self.connection.clone() else { return Ok(None) };
+        if connection.is_proxy() {
+            return Ok(Some(ChargedBytes::allocated(connection, UNFINISHED_HEAD_BYTES)));
+        }
+        let mut charged = ChargedBytes::new(connection);
+        charged.take(UNFINISHED_HEAD_BYTES)?;
+        Ok(Some(charged))
     }
 
     /// Charges the connection for `bytes` that stay until it ends.
     pub(crate) fn keep(&self, bytes: usize) {
-        let connection = self.heads.lock().connection.clone();
-        if let Some(connection) = connection {
+        if let Some(connection) = &self.connection {
             connection.keep(bytes);
         }
     }
@@ -161,13 +170,25 @@ impl UnflushedHeads {
         }
     }
 
-    /// Counts frames with data of requests that were read from the connection.
-    pub(crate) fn read_data(&self, frames: usize) {
-        let Some(connection) = self.connection.as_ref().filter(|_| frames > 0) else { return };
+    /// Counts frames with data of requests that were read from the connection, and charges it for their room. They have
+    /// few bytes: charged without a check, those of some connections would use up what is kept free for others before
+    /// the largest connections are closed and gone.
+    ///
+    /// # Errors
+    /// [`OverloadedError`]: the connection must end, unless it is a proxy's.
+    pub(crate) fn read_data(&self, frames: usize) -> Result<(), OverloadedError> {
+        let Some(connection) = self.connection.as_ref().filter(|_| frames > 0) else {
+            return Ok(());
+        };
         let owed_bytes = connection.writing.frames.arrive(frames);
-        if owed_bytes > 0 {
-            connection.keep(owed_bytes);
+        if owed_bytes == 0 {
+            return Ok(());
         }
+        if connection.is_proxy() {
+            connection.keep(owed_bytes);
+            return Ok(());
+        }
+        connection.take_kept(owed_bytes)
     }
 
     /// Records that calls have their turn: the connection reads nothing more before it.
