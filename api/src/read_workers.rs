@@ -5,7 +5,7 @@
 //! queries delays them.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hawser_engine::read::{QueryError, ReadMemory, ReaderId};
@@ -26,8 +26,15 @@ const WAITING_MAX: usize = 4096;
 /// their clients have one.
 const WAITING_OF_CALLER_MAX: usize = 1024;
 
-/// A waiting query. Called once, at the end of its wait.
+/// The work of a waiting query. Called once, at the end of its wait.
 type Job = Box<dyn FnOnce(WaitEnd) + Send>;
+
+/// A waiting query.
+struct WaitingRead {
+    job: Job,
+    /// Held by the call for as long as it waits.
+    call: Weak<()>,
+}
 
 /// The end of a query's wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +65,35 @@ struct QueryCaller {
 
 #[derive(Default)]
 struct WaitingReads {
-    jobs: GroupedQueue<usize, Job>,
+    jobs: GroupedQueue<usize, WaitingRead>,
     closed: bool,
+}
+
+/// The place of a query in the queue. Dropping it frees the place and the memory of the query, so that callers who have
+/// gone keep out no others of their address.
+#[must_use = "the query leaves the queue when this is dropped"]
+struct QueuedRead<'a> {
+    state: &'a ReadWorkersState,
+    by: QueryCaller,
+    /// `None` once the query has left the queue.
+    call: Option<Arc<()>>,
+}
+
+impl QueuedRead<'_> {
+    /// Records that the query has had its turn, or has lost its place.
+    fn leave(mut self) {
+        self.call = None;
+    }
+}
+
+impl Drop for QueuedRead<'_> {
+    fn drop(&mut self) {
+        if self.call.take().is_some() {
+            let QueryCaller { site, caller } = self.by;
+            let waits = |read: &WaitingRead| read.call.strong_count() > 0;
+            self.state.waiting.lock().jobs.retain_of(site, caller, waits);
+        }
+    }
 }
 
 impl WaitingReads {
@@ -67,7 +101,11 @@ impl WaitingReads {
     ///
     /// # Errors
     /// [`OverloadedError`] if too many wait.
-    fn push(&mut self, by: QueryCaller, job: Job) -> Result<Option<Job>, OverloadedError> {
+    fn push(
+        &mut self,
+        by: QueryCaller,
+        read: WaitingRead,
+    ) -> Result<Option<WaitingRead>, OverloadedError> {
         let QueryCaller { site, caller } = by;
         if self.jobs.len_of(site, caller) >= WAITING_OF_CALLER_MAX {
             return Err(OverloadedError);
@@ -76,7 +114,7 @@ impl WaitingReads {
         if self.jobs.len() >= WAITING_MAX {
             displaced = Some(self.jobs.pop_for(site, caller).ok_or(OverloadedError)?);
         }
-        self.jobs.push(site, caller, job);
+        self.jobs.push(site, caller, read);
         Ok(displaced)
     }
 }
@@ -99,7 +137,7 @@ impl ReadWorkers {
         Self(Arc::new(ReadWorkersHandle(state)))
     }
 
-    /// Runs a read on one of the threads, in its caller's turn. A read whose call has ended meanwhile is skipped.
+    /// Runs a read on one of the threads, in its caller's turn. A read whose call ends before leaves the queue.
     ///
     /// # Errors
     /// The read's; [`CallError::Overloaded`] if too many wait, or if a read of a caller with fewer takes its place;
@@ -126,8 +164,10 @@ impl ReadWorkers {
             let _ = answer.send(result);
         };
         let by = QueryCaller { site: charge.site(), caller: charge.caller() };
-        self.0.0.push(by, Box::new(job))?;
-        answered.await.map_err(|_| CallError::Interrupted)?
+        let queued = self.0.0.push(by, Box::new(job))?;
+        let answered = answered.await;
+        queued.leave();
+        answered.map_err(|_| CallError::Interrupted)?
     }
 }
 
@@ -159,13 +199,19 @@ impl ReadWorkers {
 }
 
 impl ReadWorkersState {
-    fn push(&self, by: QueryCaller, job: Job) -> Result<(), OverloadedError> {
-        let displaced = self.waiting.lock().push(by, job)?;
+    /// Puts a query into the queue.
+    ///
+    /// # Errors
+    /// [`OverloadedError`] if too many wait.
+    fn push(&self, by: QueryCaller, job: Job) -> Result<QueuedRead<'_>, OverloadedError> {
+        let call = Arc::new(());
+        let read = WaitingRead { job, call: Arc::downgrade(&call) };
+        let displaced = self.waiting.lock().push(by, read)?;
         self.filled.notify_one();
         if let Some(displaced) = displaced {
-            displaced(WaitEnd::Displaced);
+            (displaced.job)(WaitEnd::Displaced);
         }
-        Ok(())
+        Ok(QueuedRead { state: self, by, call: Some(call) })
     }
 
     fn run(&self) {
@@ -178,8 +224,8 @@ impl ReadWorkersState {
     fn next(&self) -> Option<Job> {
         let mut waiting = self.waiting.lock();
         loop {
-            if let Some(job) = waiting.jobs.pop() {
-                return Some(job);
+            if let Some(read) = waiting.jobs.pop() {
+                return Some(read.job);
             }
             if waiting.closed {
                 return None;
@@ -246,8 +292,13 @@ mod tests {
         QueryCaller { site: number, caller: number }
     }
 
+    /// A query that does nothing.
+    fn read() -> WaitingRead {
+        WaitingRead { job: Box::new(|_| ()), call: Weak::new() }
+    }
+
     fn push(queue: &mut WaitingReads, caller: usize) -> Result<(), OverloadedError> {
-        queue.push(alone(caller), Box::new(|_| ())).map(drop)
+        queue.push(alone(caller), read()).map(drop)
     }
 
     /// Returns a queue in which four callers have taken all places.
@@ -293,7 +344,7 @@ mod tests {
         let flood = |caller| QueryCaller { site: 1, caller };
         let taken = (0..2 * WAITING_MAX).filter(|&caller| {
             let caller = flood(10 + caller);
-            queue.push(caller, Box::new(|_| ())).is_ok()
+            queue.push(caller, read()).is_ok()
         });
         assert_eq!(taken.count(), WAITING_MAX);
         for caller in [2, 3] {
@@ -313,7 +364,7 @@ mod tests {
     fn a_query_that_loses_its_place_is_told_so() {
         let waiting = Mutex::new(full());
         let state = ReadWorkersState { waiting, filled: Condvar::new() };
-        let displaced = Arc::new(AtomicUsize::new(0));
+        let (displaced, mut queued) = (Arc::new(AtomicUsize::new(0)), Vec::new());
         // The last query of the caller that has most.
         drop(state.waiting.lock().jobs.pop().unwrap());
         for caller in 5..7 {
@@ -323,13 +374,38 @@ mod tests {
                 displaced.fetch_add(1, Ordering::Relaxed);
             };
             for _ in 0..500 {
-                let _ = state.push(alone(caller), Box::new(count.clone()));
+                queued.extend(state.push(alone(caller), Box::new(count.clone())).ok());
             }
         }
         assert_eq!(displaced.load(Ordering::Relaxed), 0, "of callers with few queries none");
         for caller in 7..4000 {
-            state.push(alone(caller), Box::new(|_| ())).unwrap();
+            queued.push(state.push(alone(caller), Box::new(|_| ())).unwrap());
         }
         assert!(displaced.load(Ordering::Relaxed) > 900, "{displaced:?}");
+    }
+
+    /// Played by strangers who share an address with an honest caller, ask as much as they may, and hang up.
+    #[test]
+    fn queries_whose_callers_have_gone_keep_no_place_and_no_memory() {
+        let state = ReadWorkersState { waiting: Mutex::default(), filled: Condvar::new() };
+        let memory = Arc::new(());
+        let ask = || {
+            let held = memory.clone();
+            state.push(alone(1), Box::new(move |_| drop(held)))
+        };
+        let mut asked: Vec<_> = std::iter::repeat_with(ask).map_while(Result::ok).collect();
+        assert_eq!(asked.len(), WAITING_OF_CALLER_MAX);
+        assert!(ask().is_err(), "no further query of the address has a place");
+        let first = asked.swap_remove(0);
+        drop(asked);
+        assert_eq!(state.waiting.lock().jobs.len_of(1, 1), 1, "the one whose caller waits stays");
+        assert_eq!(Arc::strong_count(&memory), 2, "it alone holds memory");
+        let honest = ask().expect("a query has a place at once");
+        assert_eq!(state.waiting.lock().jobs.len(), 2);
+        for queued in [first, honest] {
+            (state.waiting.lock().jobs.pop().unwrap().job)(WaitEnd::Turn);
+            queued.leave();
+        }
+        assert_eq!(Arc::strong_count(&memory), 1);
     }
 }
