@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hawser_proto::{Bytes, OriginatorId, PublicKey};
 use hawser_rules::{Absences, RuleNumber};
-use hawser_storage::{CommitError, JudgedTimes, ReadError, Store, TimeRule};
+use hawser_storage::{CommitError, JudgedMarks, ReadError, Store, TimeRule};
 
 use super::state::{self, ReplicationState};
 use crate::facts;
@@ -35,7 +35,7 @@ pub(super) fn judge(
     originator: OriginatorId,
     key: PublicKey,
     absences: &Absences,
-) -> Result<JudgedTimes, CommitError> {
+) -> Result<JudgedMarks, CommitError> {
     let own = store.identity().node;
     let verifier = EnvelopeVerifier { originator, key, own, absences: Absences::NONE };
     let rule = TimeRule {
@@ -48,8 +48,8 @@ pub(super) fn judge(
     };
     let derive = |_, bytes: &_, validity| facts::of_stored(bytes, validity, own);
     let judged = store.judge_times(&rule, &derive)?;
-    if judged != JudgedTimes::default() {
-        let JudgedTimes { marked, unmarked, remarked } = judged;
+    if judged != JudgedMarks::default() {
+        let JudgedMarks { marked, unmarked, remarked } = judged;
         tracing::warn!(
             originator_id = %originator,
             marked,
