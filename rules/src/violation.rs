@@ -169,8 +169,8 @@ impl Violation {
 
     /// Returns the number that marks an envelope which a node signed although it breaks this rule.
     ///
-    /// Returns `None` for rules whose outcome depends on what this node has learned so far, such as the rates. A mark
-    /// is permanent, and all nodes have to end with the same marks.
+    /// Returns `None` for rules whose outcome depends on what this node has learned so far, such as the rates. All
+    /// nodes of one version have to end with the same marks.
     #[must_use]
     pub fn rule(&self) -> Option<RuleNumber> {
         Some(RuleNumber(match self {

@@ -20,15 +20,12 @@ fn hidden(sequence: u64, bytes: &Bytes, rule: u8) -> Change {
     Change::Append(LogEntry { id, bytes: bytes.clone(), validity, facts })
 }
 
-/// A signed envelope that no version decodes.
-fn undecodable(sequence: u64) -> Bytes {
-    let statement = pb::UnsignedOriginatorEnvelope {
-        originator_node_id: SOURCE.0,
-        originator_sequence_id: sequence,
-        originator_ns: START_NS + i64::try_from(sequence).unwrap(),
-        payer_envelope_bytes: Bytes::from_static(&[0xff; 8]),
-        ..Default::default()
-    };
+fn statement_of(bytes: Bytes) -> pb::UnsignedOriginatorEnvelope {
+    let (statement, _) = OriginatorEnvelope::open(bytes).unwrap();
+    pb::UnsignedOriginatorEnvelope::decode(statement).unwrap()
+}
+
+fn signed(statement: &pb::UnsignedOriginatorEnvelope) -> Bytes {
     let bytes: Bytes = statement.encode_to_vec().into();
     let signature = key(SOURCE).sign(originator_digest(&bytes));
     OriginatorEnvelope::encode(bytes, Proof::Signature(signature))
@@ -38,8 +35,14 @@ fn undecodable(sequence: u64) -> Bytes {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_earlier_version_has_hidden_is_readable_after_the_upgrade() {
     let store = common::store();
-    let known = [dated(SOURCE, 1, START_NS + 1), dated(SOURCE, 2, START_NS + 2)];
-    let changes = [hidden(1, &known[0], 1), hidden(2, &known[1], 6), hidden(3, &undecodable(3), 1)];
+    // Earlier versions refused an expiry that is an hour late.
+    let mut late = statement_of(dated(SOURCE, 2, START_NS + 2));
+    late.expiry_unixtime += 3600;
+    let mut undecodable = statement_of(dated(SOURCE, 3, START_NS + 3));
+    undecodable.payer_envelope_bytes = Bytes::from_static(&[0xff; 8]);
+    let known = [dated(SOURCE, 1, START_NS + 1), signed(&late)];
+    let changes =
+        [hidden(1, &known[0], 1), hidden(2, &known[1], 9), hidden(3, &signed(&undecodable), 1)];
     store.commit(&changes).unwrap();
     let follower = Follower::start(store.clone());
     let topics = [group_topic(1)];
