@@ -44,4 +44,4 @@ pub use fees::{
 };
 pub use registry::{NodeRecord, Registry};
 pub use retention::check_retention;
-pub use violation::{RuleNumber, Violation};
+pub use violation::{RULES_VERSION, RuleNumber, Violation};

@@ -86,7 +86,8 @@ pub fn check_expiry(originator_ns: i64, days: u32, expiry_s: u64) -> Result<(), 
 }
 
 /// Returns true for an expiry that passes [`check_expiry`] and is more than ten minutes later than the envelope's time
-/// plus its retention. Earlier versions of this program marked such an envelope with rule 9, and their marks stay.
+/// plus its retention. Earlier versions of this program marked such an envelope with rule 9, and the mark stays until
+/// its node has been upgraded.
 #[must_use]
 pub fn was_marked_as_late(originator_ns: i64, days: u32, expiry_s: u64) -> bool {
     let expected = expiry_unix_s(unix_s(originator_ns), days);

@@ -5,6 +5,12 @@ use hawser_proto::envelope::LayerError;
 use hawser_proto::mls::MlsParseError;
 use hawser_proto::sign::SignatureError;
 
+/// The version of the rules that give marks. It is raised when an envelope that broke a rule may hold, or break another
+/// rule: when the schema has a new payload or kind of topic, or a rule accepts more. Nodes then judge the hidden
+/// envelopes of their logs again. They judge none again that readers get, so a rule must not refuse what it accepted
+/// before.
+pub const RULES_VERSION: u32 = 1;
+
 /// The number of a rule, stored as the mark of an envelope that breaks it. Specified in `docs/protocol/rules.md`; a
 /// number never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,8 +169,8 @@ impl Violation {
 
     /// Returns the number that marks an envelope which a node signed although it breaks this rule.
     ///
-    /// Returns `None` for rules whose outcome depends on what this node has learned so far, such as the rates. A mark
-    /// is permanent, and all nodes have to end with the same marks.
+    /// Returns `None` for rules whose outcome depends on what this node has learned so far, such as the rates. All
+    /// nodes of one version have to end with the same marks.
     #[must_use]
     pub fn rule(&self) -> Option<RuleNumber> {
         Some(RuleNumber(match self {
@@ -195,9 +201,19 @@ impl Violation {
 mod tests {
     use std::collections::BTreeMap;
 
-    use hawser_proto::{OriginatorId, SequenceId};
+    use hawser_proto::{OriginatorId, SequenceId, Topic};
 
     use super::*;
+    use crate::envelope::PayloadClass;
+
+    /// Envelopes of a new kind that a node has hidden before its upgrade stay hidden there if the version stays.
+    #[test]
+    fn a_schema_that_knows_more_is_another_version_of_the_rules() {
+        let is_known = |kind: &u8| Topic::parse(vec![*kind, 1].into()).is_ok();
+        let kinds = (0..=u8::MAX).filter(is_known).count();
+        let known = (kinds, PayloadClass::ALL.len());
+        assert_eq!((known, RULES_VERSION), ((6, 5), 1), "raise RULES_VERSION with the kinds");
+    }
 
     #[test]
     fn what_is_booked_is_what_the_page_says() {

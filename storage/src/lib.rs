@@ -25,6 +25,7 @@
 //! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
 //! - `rates`, `ledger`, `payer_reports`, `report_version`, `misbehavior`, `reports`: history that is recorded beside
 //!   the log;
+//! - `membership`, `hidden`: marks that change when the registry or the rules do;
 //! - `report_amounts`, `late_searches`: the state of the work on payer reports that outlasts a restart;
 //! - `lists`: these and other lists that are one row of `meta` each;
 //! - `facts`, `fact_index`: one record of each fact of evidence and of reports, within bounds about each node;
@@ -90,6 +91,7 @@ mod hashed;
 mod hashed_text;
 mod held_compactions;
 mod hex;
+mod hidden;
 mod host;
 mod inbox_rows;
 mod kept_copy;
@@ -185,6 +187,7 @@ pub use expiring::{DeriveExpired, ExpiredEnvelope, Expiring};
 pub use family::Family;
 pub use folder::open_plain;
 pub use hashed::HashedEnvelope;
+pub use hidden::HiddenRules;
 pub use host::{FolderStanding, HostMarkerError, UnknownFolder, has_host_marker, host_dir};
 pub use kept_copy::kept_format;
 pub use keys::ledger::{LedgerEntry, LedgerEventId, LedgerKind};
@@ -199,7 +202,7 @@ pub use keys::usage::UsageRow;
 pub use late_searches::{StoredScan, StoredSearch, StoredSearchState};
 pub use log_scan::{LogItem, LogScan};
 pub use lost_manifest::file_of_lost_database;
-pub use membership::{JudgedTimes, TimeRule};
+pub use membership::{JudgedMarks, TimeRule};
 pub use misbehavior::{EvidenceCounts, StoredEvidence};
 pub use objects::{
     FolderObjects, FoundObject, HeldObjects, ListedObject, NewObject, ObjectTag, Objects,

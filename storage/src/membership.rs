@@ -1,5 +1,5 @@
 //! Records the membership of nodes from the chain's registry, which is never derived, and updates the marks that
-//! follow from it.
+//! follow from it. [`Store::judge_hidden`] changes marks by the same steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,9 +38,9 @@ const READ_AT_ONCE: usize = 16 * 1024;
 /// Bytes of envelopes that end a step early. A guess that bounds the memory of a batch.
 const STEP_LEN_BYTES: usize = 16 << 20;
 
-/// The number of marks that [`Store::judge_times`] has changed.
+/// The number of marks that [`Store::judge_times`] or [`Store::judge_hidden`] has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct JudgedTimes {
+pub struct JudgedMarks {
     /// Envelopes that readers got before and do not get any more.
     pub marked: u64,
     /// Envelopes that readers get now and did not get before.
@@ -49,12 +49,12 @@ pub struct JudgedTimes {
     pub remarked: u64,
 }
 
-impl JudgedTimes {
+impl JudgedMarks {
     fn count(&mut self, verdict: &ChangedValidity) {
-        let counter = match (verdict.otherwise, verdict.is_broken) {
-            (Validity::Valid, true) => &mut self.marked,
-            (Validity::Valid, false) => &mut self.unmarked,
-            (Validity::Invalid(_) | Validity::Waiting, _) => &mut self.remarked,
+        let counter = match (verdict.before, verdict.after) {
+            (Validity::Valid, _) => &mut self.marked,
+            (_, Validity::Valid) => &mut self.unmarked,
+            _ => &mut self.remarked,
         };
         *counter += 1;
     }
@@ -111,7 +111,7 @@ impl Store {
         &self,
         rule: &TimeRule<'_>,
         derive: &Derive<'_>,
-    ) -> Result<JudgedTimes, CommitError> {
+    ) -> Result<JudgedMarks, CommitError> {
         self.database().judge_times(rule, derive)
     }
 }
@@ -142,10 +142,24 @@ impl Database {
         self: &Arc<Self>,
         rule: &TimeRule<'_>,
         derive: &Derive<'_>,
-    ) -> Result<JudgedTimes, CommitError> {
-        let _no_reprice = NoReprice::of(self, rule.originator);
-        let (mut after, mut judged) = (SequenceId::NONE, JudgedTimes::default());
-        while let Some(reached) = self.judge_step(rule, derive, after, &mut judged)? {
+    ) -> Result<JudgedMarks, CommitError> {
+        let walk = MarkWalk {
+            originator: rule.originator,
+            find: &|snapshot: &Snapshot<'_>, after, end| snapshot.changed_by(rule, after, end),
+            done: (MembershipKey::Judged(rule.originator), rule.basis),
+        };
+        self.judge_strand(&walk, derive)
+    }
+
+    /// Changes the marks of a strand that a walk finds, step by step.
+    pub(crate) fn judge_strand(
+        self: &Arc<Self>,
+        walk: &MarkWalk<'_>,
+        derive: &Derive<'_>,
+    ) -> Result<JudgedMarks, CommitError> {
+        let _no_reprice = NoReprice::of(self, walk.originator);
+        let (mut after, mut judged) = (SequenceId::NONE, JudgedMarks::default());
+        while let Some(reached) = self.judge_step(walk, derive, after, &mut judged)? {
             after = reached;
         }
         Ok(judged)
@@ -154,45 +168,79 @@ impl Database {
     /// Judges the next part of a strand. Returns its last place; `None` at the end of the strand.
     fn judge_step(
         self: &Arc<Self>,
-        rule: &TimeRule<'_>,
+        walk: &MarkWalk<'_>,
         derive: &Derive<'_>,
         after: SequenceId,
-        judged: &mut JudgedTimes,
+        judged: &mut JudgedMarks,
     ) -> Result<Option<SequenceId>, CommitError> {
         self.check_writable()?;
         let no_rebuild = self.gate.read();
-        let head = self.strands.head(rule.originator);
+        let head = self.strands.head(walk.originator);
         let head = head.lock();
         // Unverified envelopes are left out: they are judged when their signatures are checked, by the rule in
         // force then.
-        let end = self.verified(rule.originator)?.unwrap_or(*head);
+        let end = self.verified(walk.originator)?.unwrap_or(*head);
         let snapshot = Snapshot::new(self);
-        let (changed, reached) = snapshot.changed_by(rule, after, end)?;
+        let (changed, reached) = (walk.find)(&snapshot, after, end)?;
         let is_last = reached >= end;
         let mut batch = WriteBatch::default();
         if !changed.is_empty() {
             let own = self.identity.node;
-            Rejudging { store: self, snapshot: &snapshot, rule, derive, own }
-                .stage(&changed, &mut batch)?;
+            let rejudging = Rejudging { store: self, snapshot: &snapshot, derive, own };
+            rejudging.stage(&changed, &mut batch)?;
         }
         if is_last {
-            let family = self.family(MembershipKey::FAMILY);
-            let key = MembershipKey::Judged(rule.originator).encode();
-            batch.put_cf(family, key, rule.basis);
+            let (key, value) = walk.done;
+            batch.put_cf(self.family(MembershipKey::FAMILY), key.encode(), value);
         }
         if !batch.is_empty() {
             self.write_change(batch)?;
         }
         if !changed.is_empty() {
             changed.values().for_each(|verdict| judged.count(verdict));
-            self.repricing.lock().forget(std::iter::once(rule.originator));
-            self.recent.forget(rule.originator);
+            self.repricing.lock().forget(std::iter::once(walk.originator));
+            self.recent.forget(walk.originator);
             self.unpriced.store(true, Ordering::Release);
         }
         // Fair, because the next step follows at once: a waiting thread gets the lock first.
         MutexGuard::unlock_fair(head);
         RwLockReadGuard::unlock_fair(no_rebuild);
         Ok((!is_last).then_some(reached))
+    }
+}
+
+/// The envelopes of a part of a strand whose validity changes, and the last place of the part.
+pub(crate) type ChangedPart = (BTreeMap<EnvelopeId, ChangedValidity>, SequenceId);
+
+/// Finds the envelopes behind a place, up to another one, whose validity changes, within the bounds of a step.
+pub(crate) type FindChanged<'a> =
+    dyn Fn(&Snapshot<'_>, SequenceId, SequenceId) -> Result<ChangedPart, ReadError> + 'a;
+
+/// A walk over a strand that changes marks.
+pub(crate) struct MarkWalk<'a> {
+    pub(crate) originator: OriginatorId,
+    pub(crate) find: &'a FindChanged<'a>,
+    /// The row that is written with the last step, with its value.
+    pub(crate) done: (MembershipKey, &'a [u8]),
+}
+
+/// The size of the part of a strand that a step has read.
+#[derive(Default)]
+pub(crate) struct StepSize {
+    /// Envelopes whose marks change, or that were judged by their bytes.
+    pub(crate) judged: usize,
+    /// Envelopes or marks.
+    pub(crate) read: usize,
+    /// The bytes of the envelopes.
+    pub(crate) len_bytes: usize,
+}
+
+impl StepSize {
+    /// Returns true if the step ends here.
+    pub(crate) fn is_full(&self) -> bool {
+        self.judged >= CHANGED_AT_ONCE
+            || self.read >= READ_AT_ONCE
+            || self.len_bytes >= STEP_LEN_BYTES
     }
 }
 
@@ -261,18 +309,15 @@ impl Snapshot<'_> {
         rule: &TimeRule<'_>,
         after: SequenceId,
         through: SequenceId,
-    ) -> Result<(BTreeMap<EnvelopeId, ChangedValidity>, SequenceId), ReadError> {
-        let (mut changed, mut read, mut len_bytes) = (BTreeMap::new(), 0, 0);
+    ) -> Result<ChangedPart, ReadError> {
+        let (mut changed, mut size) = (BTreeMap::new(), StepSize::default());
         let mut reached = after;
         for item in self.log(EnvelopeId::new(rule.originator, after), through) {
-            if changed.len() >= CHANGED_AT_ONCE
-                || read >= READ_AT_ONCE
-                || len_bytes >= STEP_LEN_BYTES
-            {
+            if size.is_full() {
                 return Ok((changed, reached));
             }
-            read += 1;
-            let (id, bytes, validity) = match item? {
+            size.read += 1;
+            let (id, bytes, before) = match item? {
                 LogItem::Envelope { id, bytes, validity } => (id, bytes, validity),
                 LogItem::Skipped { through, .. } => {
                     reached = through;
@@ -280,9 +325,9 @@ impl Snapshot<'_> {
                 }
             };
             reached = id.sequence;
-            len_bytes += bytes.len();
-            let is_marked = validity == Validity::Invalid(rule.rule);
-            let is_judged = match validity {
+            size.len_bytes += bytes.len();
+            let is_marked = before == Validity::Invalid(rule.rule);
+            let is_judged = match before {
                 Validity::Valid => true,
                 Validity::Invalid(other) => is_marked || (rule.replaces)(other),
                 Validity::Waiting => false,
@@ -293,9 +338,10 @@ impl Snapshot<'_> {
             let Some(originator_ns) = OriginatorEnvelope::stated_ns(&bytes) else { continue };
             let is_broken = (rule.is_broken_at)(originator_ns);
             if is_broken != is_marked {
-                let otherwise = if is_marked { (rule.judge)(&bytes) } else { validity };
-                assert_ne!(otherwise, Validity::Waiting, "a node's envelope has a verdict");
-                changed.insert(id, ChangedValidity { bytes, is_broken, otherwise });
+                let broken = Validity::Invalid(rule.rule);
+                let after = if is_broken { broken } else { (rule.judge)(&bytes) };
+                changed.insert(id, ChangedValidity::new(bytes, originator_ns, before, after));
+                size.judged += 1;
             }
         }
         Ok((changed, through))
@@ -303,16 +349,17 @@ impl Snapshot<'_> {
 }
 
 /// The new validity of a stored envelope.
-struct ChangedValidity {
+pub(crate) struct ChangedValidity {
     bytes: Bytes,
-    is_broken: bool,
-    /// The validity without the rule.
-    otherwise: Validity,
+    originator_ns: i64,
+    before: Validity,
+    after: Validity,
 }
 
 impl ChangedValidity {
-    fn validity(&self, rule: InvalidRule) -> Validity {
-        if self.is_broken { Validity::Invalid(rule) } else { self.otherwise }
+    pub(crate) fn new(bytes: Bytes, originator_ns: i64, before: Validity, after: Validity) -> Self {
+        assert_ne!(after, Validity::Waiting, "a node's envelope has a verdict");
+        Self { bytes, originator_ns, before, after }
     }
 }
 
@@ -320,7 +367,6 @@ impl ChangedValidity {
 struct Rejudging<'a> {
     store: &'a Database,
     snapshot: &'a Snapshot<'a>,
-    rule: &'a TimeRule<'a>,
     derive: &'a Derive<'a>,
     own: OriginatorId,
 }
@@ -336,23 +382,21 @@ impl Rejudging<'_> {
         let mut minutes: BTreeMap<CongestionKey, BTreeSet<SequenceId>> = BTreeMap::new();
         let mut value = Vec::new();
         for (&id, verdict) in changed {
-            assert_eq!(id.originator, self.rule.originator, "the rule is about one strand");
-            if let Validity::Invalid(rule) = verdict.validity(self.rule.rule) {
+            if let Validity::Invalid(rule) = verdict.after {
                 Mark::Invalid(rule).encode_into(&mut value);
                 batch.put_cf(marks, MarkKey(id).encode(), &value);
             } else {
                 batch.delete_cf(marks, MarkKey(id).encode());
             }
-            // Envelopes that break the rule have no rows.
-            let Some(facts) = (self.derive)(id, &verdict.bytes, verdict.otherwise) else {
-                continue;
-            };
-            self.stage_rows(id, verdict, &facts, batch)?;
-            if facts.charge.is_some() || facts.counts_for_congestion {
-                let minute = minute_of(facts.originator_ns);
-                let at = CongestionKey { originator: id.originator, minute };
-                minutes.entry(at).or_default().insert(id.sequence);
+            // Only an envelope that readers get has rows beside those of tallies.
+            let is_read = [verdict.before, verdict.after].contains(&Validity::Valid);
+            if is_read && let Some(facts) = (self.derive)(id, &verdict.bytes, Validity::Valid) {
+                self.stage_rows(id, verdict, &facts, batch)?;
             }
+            // It may have been booked before, or may be now. Counting a minute in vain changes nothing.
+            let minute = minute_of(verdict.originator_ns);
+            let at = CongestionKey { originator: id.originator, minute };
+            minutes.entry(at).or_default().insert(id.sequence);
         }
         minutes.iter().try_for_each(|(at, places)| self.stage_minute(*at, places, batch))
     }
@@ -370,7 +414,7 @@ impl Rejudging<'_> {
         let expiry = facts.expiry_unix_s.map(|expiry_unix_s| ExpiryKey { expiry_unix_s, id });
         let topic = TopicKey::of(facts, id);
         let held = receipt.map(|key| self.snapshot.row(key, decode_u64)).transpose()?.flatten();
-        if verdict.is_broken {
+        if verdict.after != Validity::Valid {
             topic.iter().for_each(|it| batch.delete_cf(store.family(Family::Topic), it.encode()));
             expiry.iter().for_each(|it| batch.delete_cf(store.family(Family::Expiry), it.encode()));
             // If the same request has an earlier place, only a rebuild finds it again.

@@ -1,5 +1,7 @@
-//! Marks that follow a rule about times, and their effect on rows. Functions of the place stand in for the engine.
+//! Marks that follow a rule about times or other rules than before, and their effect on rows. Functions of the place
+//! stand in for the engine.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -7,7 +9,8 @@ use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, SequenceId, minute_of};
 use hawser_storage::{
-    Change, Facts, InvalidRule, JudgedTimes, LogEntry, Store, TimeRule, Validity,
+    Change, Facts, HiddenRules, InvalidRule, JudgedMarks, LogEntry, Store, TimeRule, Validity,
+    WriteFault,
 };
 
 use crate::support::*;
@@ -50,11 +53,12 @@ fn entry_at(sequence: u64, validity: Validity) -> Change {
     Change::Append(LogEntry { id: at, bytes, validity, facts })
 }
 
-fn judge(store: &Store, basis: u8, is_broken_at: &dyn Fn(i64) -> bool) -> JudgedTimes {
-    let sequence_of = |bytes: &Bytes| {
-        let (statement, _) = OriginatorEnvelope::open(bytes.clone()).unwrap();
-        OriginatorEnvelope::statement(statement).unwrap().0.sequence
-    };
+fn sequence_of(bytes: &Bytes) -> SequenceId {
+    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).unwrap();
+    OriginatorEnvelope::statement(statement).unwrap().0.sequence
+}
+
+fn judge(store: &Store, basis: u8, is_broken_at: &dyn Fn(i64) -> bool) -> JudgedMarks {
     let rule = TimeRule {
         originator: PEER,
         rule: ABSENT,
@@ -100,10 +104,10 @@ fn an_absence_takes_the_place_of_booked_marks_and_gives_them_back() {
     let store = judged_at_arrival(&never);
     // Of places 5 to 12: 5, 7, 10 and 11 are valid, 6 and 9 marked and charged, 8 and 12 marked and not charged.
     let judged = judge(&store, 1, &later);
-    assert_eq!(judged, JudgedTimes { marked: 4, unmarked: 0, remarked: 2 });
+    assert_eq!(judged, JudgedMarks { marked: 4, unmarked: 0, remarked: 2 });
     assert_equal(&store, &judged_at_arrival(&later));
     let judged = judge(&store, 2, &never);
-    assert_eq!(judged, JudgedTimes { marked: 0, unmarked: 4, remarked: 2 });
+    assert_eq!(judged, JudgedMarks { marked: 0, unmarked: 4, remarked: 2 });
     assert_equal(&store, &judged_at_arrival(&never));
 }
 
@@ -207,4 +211,55 @@ fn a_strand_in_one_minute_is_judged_in_steps_and_counted_once() {
         store.rebuild(&derive_in_one_minute, &mut |_| {}).unwrap();
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "those of a rebuild");
     });
+}
+
+/// The enemy is age: an earlier version knew less, and has hidden all that it did not know. Some of it was booked.
+#[test]
+fn what_earlier_rules_have_hidden_is_as_if_it_had_come_today() {
+    let store = in_memory();
+    let older = |sequence: u64| {
+        let is_unbooked = sequence % 2 == 0 && sequence != 8;
+        Validity::Invalid(if is_unbooked { FREE } else { BOOKED })
+    };
+    store.commit(&(1..=PLACES).map(|it| entry_at(it, older(it))).collect::<Vec<_>>()).unwrap();
+    let is_followed = |version| store.snapshot().follows_rules(PEER, version).unwrap();
+    assert!(!is_followed(1));
+    assert!(store.snapshot().follows_rules(OWN, 1).unwrap(), "a strand without marks");
+    let judge = |bytes: &Bytes| otherwise(sequence_of(bytes));
+    let rules = HiddenRules { originator: PEER, version: 1, judge: &judge };
+    let judged = store.judge_hidden(&rules, &derive).unwrap();
+    // Places 6 and 8 break another rule than before. 3, 4, 9 and 12 break the same one.
+    assert_eq!(judged, JudgedMarks { marked: 0, unmarked: 6, remarked: 2 });
+    assert!(is_followed(1) && !is_followed(2));
+    while store.reprice(&derive, 100).unwrap() == 100 {}
+    assert_equal(&store, &judged_at_arrival(&|_| false));
+}
+
+#[test]
+fn a_walk_over_hidden_envelopes_that_was_interrupted_has_only_the_rest_to_change() {
+    let (store, expected) = (in_memory(), in_memory());
+    let valid: Vec<_> = (1..=LONG).map(in_one_minute).collect();
+    let hidden = |change: &Change| {
+        let Change::Append(entry) = change.clone() else { unreachable!() };
+        Change::Append(LogEntry::invalid(entry.id, entry.bytes, FREE))
+    };
+    store.commit(&valid.iter().map(hidden).collect::<Vec<_>>()).unwrap();
+    expected.commit(&valid).unwrap();
+    let rules = HiddenRules { originator: PEER, version: 1, judge: &|_| Validity::Valid };
+    let written = AtomicU64::new(0);
+    store.set_write_faults(Some(Arc::new(move || {
+        (written.fetch_add(1, Ordering::SeqCst) == 1).then_some(WriteFault::Lost)
+    })));
+    store.judge_hidden(&rules, &derive_in_one_minute).unwrap_err();
+    store.set_write_faults(None);
+    store.reopen().unwrap();
+    store.accept_writes();
+    assert!(!store.snapshot().follows_rules(PEER, 1).unwrap());
+
+    let JudgedMarks { unmarked, .. } = store.judge_hidden(&rules, &derive_in_one_minute).unwrap();
+    assert!(0 < unmarked && unmarked < LONG, "{unmarked}");
+    while store.reprice(&derive_in_one_minute, 100).unwrap() == 100 {}
+    assert!(store.snapshot().follows_rules(PEER, 1).unwrap());
+    let digests = |store: &Store| store.snapshot().projection_digests().unwrap();
+    assert_eq!(digests(&store), digests(&expected));
 }

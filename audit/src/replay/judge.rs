@@ -141,7 +141,7 @@ pub(crate) fn judge(id: EnvelopeId, mark: StoredMark, signed: &Signed) -> Vec<Fa
         StoredMark::Waiting if !is_judged => return faults,
         StoredMark::Waiting => Some(0),
     };
-    // Earlier versions marked each expiry that was more than ten minutes late, and such marks stay.
+    // Earlier versions marked each expiry that was more than ten minutes late. No upgraded node has run here since.
     let is_of_earlier = signed.was_marked_as_late && (stored, rule) == (Some(EXPIRY_RULE), None);
     if is_judged && stored != rule && !is_of_earlier {
         let name = |rule: Option<u8>| match rule {

@@ -47,4 +47,5 @@ mod report_network;
 mod report_schedules;
 mod scrub;
 mod shown;
+mod upgraded;
 mod voids;

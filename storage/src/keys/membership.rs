@@ -6,14 +6,16 @@ use super::{Key, decode_u64, take};
 use crate::family::Family;
 
 /// Column family `membership`: `[0][block u64 BE][log index u64 BE]` → `[node u32 BE][time u64 BE][1 or 0]` for a
-/// change in the chain's registry, and `[1][originator u32 BE]` → the absences by which the marks of a strand were
-/// last set, in the engine's encoding.
+/// change in the chain's registry, `[1][originator u32 BE]` → the absences by which the marks of a strand were last
+/// set, in the engine's encoding, and `[2][originator u32 BE]` → the version of the rules by which they were, `u32 BE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum MembershipKey {
     /// A change, by its position on the chain.
     Change { block: u64, log_index: u64 },
     /// The absences that a strand's marks follow.
     Judged(OriginatorId),
+    /// The version of the rules that a strand's marks follow.
+    JudgedRules(OriginatorId),
 }
 
 impl MembershipKey {
@@ -31,6 +33,7 @@ impl Key<'_> for MembershipKey {
                 [&[0][..], &block.to_be_bytes(), &log_index.to_be_bytes()].concat()
             }
             Self::Judged(originator) => [&[1][..], &originator.0.to_be_bytes()].concat(),
+            Self::JudgedRules(originator) => [&[2][..], &originator.0.to_be_bytes()].concat(),
         }
     }
 
@@ -41,13 +44,15 @@ impl Key<'_> for MembershipKey {
                 let block = u64::from_be_bytes(block);
                 Some(Self::Change { block, log_index: decode_u64(log_index)? })
             }
-            (1, originator) => {
-                let originator = u32::from_be_bytes(originator.try_into().ok()?);
-                Some(Self::Judged(OriginatorId(originator)))
-            }
+            (1, originator) => decode_originator(originator).map(Self::Judged),
+            (2, originator) => decode_originator(originator).map(Self::JudgedRules),
             _ => None,
         }
     }
+}
+
+fn decode_originator(bytes: &[u8]) -> Option<OriginatorId> {
+    Some(OriginatorId(u32::from_be_bytes(bytes.try_into().ok()?)))
 }
 
 /// A node's removal from the canonical network or entry into it, from the chain's registry.
@@ -104,6 +109,7 @@ mod tests {
             any::<(u64, u64)>()
                 .prop_map(|(block, log_index)| MembershipKey::Change { block, log_index }),
             any::<u32>().prop_map(|id| MembershipKey::Judged(OriginatorId(id))),
+            any::<u32>().prop_map(|id| MembershipKey::JudgedRules(OriginatorId(id))),
         ]
     }
 
@@ -132,6 +138,7 @@ mod tests {
         assert_eq!(change.key().encode(), [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(change.encode_value(), [0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 3, 1]);
         assert_eq!(MembershipKey::Judged(node).encode(), [1, 0, 0, 0, 100]);
+        assert_eq!(MembershipKey::JudgedRules(node).encode(), [2, 0, 0, 0, 100]);
         assert_eq!(MembershipChange::decode(&change.key().encode(), &[0; 13][..12]), None);
     }
 }

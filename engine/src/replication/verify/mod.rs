@@ -123,8 +123,8 @@ impl EnvelopeVerifier {
     /// The originator's signature decides whether the originator can be held to an envelope.
     /// Without it nothing is stored. A signed envelope that breaks a rule takes up its place in the
     /// log, marked with the number of the rule. A mark is for good, so an envelope is marked only
-    /// if nothing that this node may still learn could change the result. The one exception is an
-    /// absence of its node, because a node that learns of one later judges the strand anew.
+    /// if nothing that this node may still learn could change the result. The exceptions are an
+    /// absence of its node and rules of another version, by which a node judges the strand anew.
     #[must_use]
     pub fn check(&self, batch: Vec<Bytes>) -> Vec<VerifyResult> {
         self.check_by(batch, |claims, _| recover_similar(claims))

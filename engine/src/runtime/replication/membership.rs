@@ -1,14 +1,15 @@
-//! Marks of what nodes signed while they were not in the network.
+//! Marks that follow the absences of nodes and the rules of this program.
 //!
 //! An envelope is judged by the time that it states and by the absences of its node. The task of a strand
 //! judges the strand anew whenever these absences change, so that all nodes end with the same marks, whenever
-//! each of them learned of a removal.
+//! each of them learned of a removal. For the same reason it judges hidden envelopes anew after an upgrade: an earlier
+//! version may have marked what it did not know.
 
 use std::sync::Arc;
 
 use hawser_proto::{Bytes, OriginatorId, PublicKey};
-use hawser_rules::{Absences, RuleNumber};
-use hawser_storage::{CommitError, JudgedTimes, ReadError, Store, TimeRule};
+use hawser_rules::{Absences, RULES_VERSION, RuleNumber};
+use hawser_storage::{CommitError, HiddenRules, JudgedMarks, ReadError, Store, TimeRule};
 
 use super::state::{self, ReplicationState};
 use crate::facts;
@@ -17,16 +18,19 @@ use crate::replication::EnvelopeVerifier;
 use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::blocking;
 
-/// Returns true if the marks of a strand follow other absences than these.
+/// Returns true if the marks of a strand follow other absences than these, or rules of another version.
 pub(super) fn is_outdated(
     store: &Store,
     originator: OriginatorId,
     absences: &Absences,
 ) -> Result<bool, ReadError> {
-    Ok(store.snapshot().judged_by(originator)? != absences.to_bytes())
+    let snapshot = store.snapshot();
+    Ok(snapshot.judged_by(originator)? != absences.to_bytes()
+        || !snapshot.follows_rules(originator, RULES_VERSION)?)
 }
 
-/// Makes the marks of a strand follow the absences of its node, which has this key. Reads the whole strand.
+/// Makes the marks of a strand follow the absences of its node, which has this key, and the rules of this program.
+/// Reads the whole strand if its marks follow other absences.
 ///
 /// # Errors
 /// When the log cannot be read or written.
@@ -35,7 +39,24 @@ pub(super) fn judge(
     originator: OriginatorId,
     key: PublicKey,
     absences: &Absences,
-) -> Result<JudgedTimes, CommitError> {
+) -> Result<(), CommitError> {
+    // What cannot be read is written again.
+    let judged_by = store.snapshot().judged_by(originator).ok();
+    if judged_by != Some(absences.to_bytes()) {
+        judge_times(store, originator, key, absences)?;
+    }
+    if !store.snapshot().follows_rules(originator, RULES_VERSION).unwrap_or_default() {
+        judge_hidden(store, originator, key, absences)?;
+    }
+    Ok(())
+}
+
+fn judge_times(
+    store: &Store,
+    originator: OriginatorId,
+    key: PublicKey,
+    absences: &Absences,
+) -> Result<(), CommitError> {
     let own = store.identity().node;
     let verifier = EnvelopeVerifier { originator, key, own, absences: Absences::NONE };
     let rule = TimeRule {
@@ -48,8 +69,8 @@ pub(super) fn judge(
     };
     let derive = |_, bytes: &_, validity| facts::of_stored(bytes, validity, own);
     let judged = store.judge_times(&rule, &derive)?;
-    if judged != JudgedTimes::default() {
-        let JudgedTimes { marked, unmarked, remarked } = judged;
+    if judged != JudgedMarks::default() {
+        let JudgedMarks { marked, unmarked, remarked } = judged;
         tracing::warn!(
             originator_id = %originator,
             marked,
@@ -58,10 +79,38 @@ pub(super) fn judge(
             "a node was not in the network when it signed these: their marks have changed"
         );
     }
-    Ok(judged)
+    Ok(())
 }
 
-/// Judges this node's own strand whenever its absences change.
+/// Judges the hidden envelopes of a strand by the rules of this program.
+fn judge_hidden(
+    store: &Store,
+    originator: OriginatorId,
+    key: PublicKey,
+    absences: &Absences,
+) -> Result<(), CommitError> {
+    let own = store.identity().node;
+    let verifier = EnvelopeVerifier { originator, key, own, absences: absences.clone() };
+    let rules = HiddenRules {
+        originator,
+        version: RULES_VERSION,
+        judge: &|bytes: &Bytes| verifier.validity_of_stored(bytes),
+    };
+    let derive = |_, bytes: &_, validity| facts::of_stored(bytes, validity, own);
+    let judged = store.judge_hidden(&rules, &derive)?;
+    if judged != JudgedMarks::default() {
+        let JudgedMarks { unmarked, remarked, .. } = judged;
+        tracing::info!(
+            originator_id = %originator,
+            unmarked,
+            remarked,
+            "an earlier version of the rules has hidden these: their marks have changed"
+        );
+    }
+    Ok(())
+}
+
+/// Judges this node's own strand at the start, and whenever its absences change.
 pub(super) async fn judge_own(state: Arc<ReplicationState>, mut stopped: StopSignal) {
     let mut registry = state.ports.registry.clone();
     let mut pauses = RetryPauses::default();
@@ -71,7 +120,7 @@ pub(super) async fn judge_own(state: Arc<ReplicationState>, mut stopped: StopSig
         if known.node(state.own).is_some()
             && let Err(error) = judge_own_by(&state, known.absences(state.own)).await
         {
-            tracing::error!(code = "absences_unjudged", %error, "the own strand cannot be judged by its absences now");
+            tracing::error!(code = "absences_unjudged", %error, "the own strand cannot be judged anew now");
             retry = Some(pauses.next());
         } else {
             pauses = RetryPauses::default();
@@ -93,5 +142,5 @@ async fn judge_own_by(state: &ReplicationState, absences: &Absences) -> Result<(
     // Requests that were taken before have places already. Later ones are checked against the new registry.
     state.publisher.idle().await;
     let (store, absences) = (state.store.clone(), absences.clone());
-    blocking(move || judge(&store, own, key, &absences)).await.map(drop)
+    blocking(move || judge(&store, own, key, &absences)).await
 }

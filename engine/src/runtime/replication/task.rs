@@ -68,7 +68,7 @@ pub(super) struct StrandTask {
     pub(super) registry: watch::Receiver<Arc<Registry>>,
     /// The absences by which envelopes are judged.
     absences: Absences,
-    /// The marks on disk may follow other absences. No envelope is checked until the strand has been judged again.
+    /// The marks on disk may follow other absences or rules. No envelope is checked until the strand is judged again.
     is_outdated: bool,
     /// Attempts in a row to judge the strand again that have failed.
     failed_judgings: u32,
@@ -312,8 +312,8 @@ impl StrandTask {
         Ok(())
     }
 
-    /// Lets the strand go on if it cannot be judged by the present absences, because the disk has damaged a part of it,
-    /// or has failed to read it several times. New envelopes are judged by these absences when they come; the others
+    /// Lets the strand go on if it cannot be judged anew, because the disk has damaged a part of it, or has failed to
+    /// read it several times. New envelopes are judged by the present absences and rules when they come; the others
     /// when the whole strand can be read. Returns false for other errors.
     fn judges_later(&mut self, error: &CommitError) -> bool {
         let CommitError::Read(unread) = error else { return false };
@@ -326,8 +326,7 @@ impl StrandTask {
             originator_id = %self.originator,
             %error,
             retry_s = JUDGE_AGAIN_AFTER.as_secs(),
-            "a part of a strand cannot be read: what its node has signed while it was not in the network is not all \
-             marked yet"
+            "a part of a strand cannot be read: not all of its marks follow the registry and the rules of now"
         );
         self.judge_at = Some(now() + JUDGE_AGAIN_AFTER);
         true
@@ -447,14 +446,14 @@ impl StrandTask {
     }
 
     /// Applies the registry's present record of the strand's node. A node that the registry no longer names keeps its
-    /// absences, and counts as a node that has left.
+    /// absences, and counts as a node that has left. A strand of the older network has no node, and no absences.
     fn update_membership(&mut self) {
         let registry = self.registry.borrow_and_update().clone();
         self.ahead.note_absences_known();
         let is_own = self.originator == self.state.own;
         let is_member = is_own || registry.member(self.originator).is_some();
         self.follower.handle_membership(now(), is_member);
-        if registry.node(self.originator).is_none() {
+        if registry.node(self.originator).is_none() && !self.originator.is_migrated() {
             return;
         }
         let absences = registry.absences(self.originator);
@@ -467,13 +466,13 @@ impl StrandTask {
         }
     }
 
-    /// Judges the strand again by the present absences.
+    /// Judges the strand again by the present absences and rules.
     fn start_judging(&self) -> JoinHandle<CommitResult> {
         let (store, originator, key) = (self.state.store.clone(), self.originator, self.key);
         let absences = self.absences.clone();
         tokio::task::spawn_blocking(move || {
             let judged = membership::judge(&store, originator, key, &absences);
-            judged.map(|_| None).map_err(|error| FailedWritesError { error, writes: Vec::new() })
+            judged.map(|()| None).map_err(|error| FailedWritesError { error, writes: Vec::new() })
         })
     }
 
