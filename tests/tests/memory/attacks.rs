@@ -88,7 +88,7 @@ impl Attacker {
         self.refused(&path, &request.encode_to_vec(), INVALID_ARGUMENT).await
     }
 
-    /// Like the other attacks of calls that are refused, returns the number of refusals that could be read.
+    /// Returns the number of refusals that could be read, as all attacks of calls that are refused.
     pub(crate) async fn newest_many_times(&self) -> usize {
         let topic = envelopes::group_topic(LARGE_GROUP).as_bytes().clone();
         let request = api::GetNewestEnvelopeRequest { topics: vec![topic; 2000] }.encode_to_vec();

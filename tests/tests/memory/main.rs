@@ -102,7 +102,7 @@ impl Target {
     }
 }
 
-/// Runs one attack from one address, and returns what it returns.
+/// Runs one attack from one address, and returns its result.
 async fn under<T>(what: &str, attack: impl AsyncFnOnce(Attacker) -> T) -> T {
     let _one = ONE_AT_A_TIME.lock().await;
     let target = Target::start().await;
@@ -112,8 +112,8 @@ async fn under<T>(what: &str, attack: impl AsyncFnOnce(Attacker) -> T) -> T {
     returned
 }
 
-/// Runs one attack of calls that are refused. It returns the number of refusals that were read: without one, the node
-/// may have seen no call.
+/// Runs one attack of calls that are refused, whose result is the number of refusals that were read. Without one, the
+/// node may have seen no call.
 async fn under_refused(what: &str, attack: impl AsyncFnOnce(Attacker) -> usize) {
     let read = under(what, attack).await;
     assert!(read > 0, "{what}: no refusal was read");
