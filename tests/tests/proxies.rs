@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -58,7 +59,8 @@ impl Kind {
         };
         let found = names.into_iter().find(starts);
         if found.is_none() {
-            eprintln!("SKIPPED: {} cannot be started; install it", names[0]);
+            let why = "because it cannot be started; install it";
+            let _ = writeln!(io::stderr(), "NOT TESTED: {}, {why}", names[0]);
         }
         found
     }

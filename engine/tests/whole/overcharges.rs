@@ -87,11 +87,13 @@ fn faults(store: &Store) -> Vec<(Misbehavior, u64)> {
 }
 
 /// Has all doubted fees judged, and returns the faults, but for the fee that is no multiple of the rate at place `but`.
+/// That one has to be there, unless `but` is 0.
 async fn judged(follower: &Follower, rate: Rate, but: u64) -> Vec<(Misbehavior, u64)> {
     let store = follower.engine().store();
     confirm(follower, rate, 3600);
     follower.until("all fees are judged", || store.doubted_fees().unwrap().is_empty()).await;
     let mut all = faults(store);
+    assert!(but == 0 || all.contains(&(Misbehavior::Fee, but)), "{all:?}");
     all.retain(|fault| *fault != (Misbehavior::Fee, but));
     all
 }

@@ -239,14 +239,18 @@ mod tests {
         RateTable::new(vec![rate], None).unwrap()
     }
 
-    fn sent() -> Bytes {
+    /// Returns a client envelope of a real client, for nodes.
+    fn client(number: usize) -> Bytes {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
         let text = std::fs::read_to_string(path).unwrap();
-        let mut lines =
+        let lines =
             text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        let line = lines.find(|line| line["expect_route"] == "node").unwrap();
-        let client = hex::decode(line["hex"].as_str().unwrap()).unwrap();
-        PayerEnvelope::sign(client.into(), NODE, 60, &key(9)).encode_to_vec().into()
+        let line = lines.filter(|line| line["expect_route"] == "node").nth(number).unwrap();
+        hex::decode(line["hex"].as_str().unwrap()).unwrap().into()
+    }
+
+    fn sent() -> Bytes {
+        PayerEnvelope::sign(client(0), NODE, 60, &key(9)).encode_to_vec().into()
     }
 
     fn honest(sent: &Bytes) -> pb::UnsignedOriginatorEnvelope {
@@ -339,27 +343,23 @@ mod tests {
 
     #[test]
     fn a_stored_envelope_of_another_payer_target_or_client_is_no_answer() {
-        let by_another_payer = |it: &mut pb::UnsignedOriginatorEnvelope| {
-            stored_before(it, DAY_S);
-            let client = PayerEnvelope::parse(sent()).unwrap().client().as_bytes().clone();
-            let payer = PayerEnvelope::sign(client, NODE, 60, &key(8));
-            it.payer_envelope_bytes = payer.encode_to_vec().into();
+        let stored = |client: Bytes, target, payer| {
+            let stored = PayerEnvelope::sign(client, target, 60, &key(payer)).encode_to_vec();
+            let change = |it: &mut pb::UnsignedOriginatorEnvelope| {
+                stored_before(it, DAY_S);
+                it.base_fee_picodollars = 100 + 200 * stored.len() as u64 * 60;
+                it.payer_envelope_bytes = stored.into();
+            };
+            judged(change, 1).map(|answer| answer.was_stored)
         };
-        let another_target = |it: &mut pb::UnsignedOriginatorEnvelope| {
-            stored_before(it, DAY_S);
-            change_payer(it, |payer| payer.target_originator = 200);
-        };
-        let another_client = |it: &mut pb::UnsignedOriginatorEnvelope| {
-            stored_before(it, DAY_S);
-            change_payer(it, |payer| {
-                let mut client = payer.unsigned_client_envelope.to_vec();
-                *client.last_mut().unwrap() ^= 1;
-                payer.unsigned_client_envelope = client.into();
-            });
-        };
-        assert!(judged(by_another_payer, 1).is_err());
-        assert!(judged(another_target, 1).is_err());
-        assert!(judged(another_client, 1).is_err());
+        assert_eq!(stored(client(0), NODE, 9), Ok(true));
+        // Each is signed as its payer signs it, so nothing else is wrong.
+        for (client, target, payer) in
+            [(client(0), NODE, 8), (client(0), OriginatorId(200), 9), (client(1), NODE, 9)]
+        {
+            let refused = stored(client, target, payer);
+            assert_eq!(refused, Err(AnswerError::OtherPayerEnvelope), "{target} {payer}");
+        }
     }
 
     #[test]

@@ -168,6 +168,7 @@ mod tests {
             ("HTTPS://8.8.8.8", 443),
         ] {
             let found = of_all(PlainTextPeers::Private, url).await.unwrap();
+            assert!(!found.is_empty(), "{url}");
             assert!(found.iter().all(|address| address.port() == port), "{url}: {found:?}");
         }
         for url in ["http://8.8.8.8:5050", "http://[2001:db8::1]:5050", "http://[::ffff:8.8.8.8]"] {

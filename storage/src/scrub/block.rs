@@ -291,11 +291,19 @@ mod tests {
     }
 
     proptest! {
+        /// Random bytes alone are like no known row, and would be refused at once.
         #[test]
         fn any_bytes_are_refused_or_mended_without_a_panic(
-            bytes in proptest::collection::vec(any::<u8>(), 0..400),
+            changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..400),
+            cut in prop_oneof![Just(0_usize), 1_usize..600],
             large in any::<bool>(),
         ) {
+            let mut bytes = block(&rows(5));
+            let len = bytes.len();
+            for (at, byte) in changes {
+                bytes[at % len] = byte;
+            }
+            bytes.truncate(len.saturating_sub(cut));
             let mut rows = known(&rows(5));
             rows[0].may_be_blob = large;
             if let Some(mended) = mend(&bytes, &rows) {

@@ -33,6 +33,7 @@ const MIB: usize = 1024 * 1024;
 pub(crate) struct Attacker {
     pub(crate) address: Ipv4Addr,
     pub(crate) port: u16,
+    pub(crate) metrics_port: u16,
     pub(crate) node: OriginatorId,
 }
 
@@ -60,8 +61,18 @@ impl Attacker {
         answer
     }
 
-    /// Makes a call that has to be refused: as too much, or with `status`.
-    async fn refused(&self, path: &str, message: &[u8], status: i32) {
+    /// Asserts that calls of a method have begun. An attack that the node takes for something else would show nothing.
+    async fn assert_begun(&self, path: &str) {
+        let (_, page) = raw::get(self.metrics_port, "/metrics").await.unwrap();
+        let (_, method) = path.rsplit_once('/').unwrap();
+        let label = format!("grpc_method=\"{method}\"");
+        let mut begun = page.lines().filter(|line| line.starts_with("grpc_server_started_total{"));
+        let is_begun = begun.any(|line| line.contains(&label) && !line.ends_with(" 0"));
+        assert!(is_begun, "no call of {method} has arrived");
+    }
+
+    /// Makes a call that has to be refused: as too much, or with `status`. Returns true if the refusal could be read.
+    async fn refused(&self, path: &str, message: &[u8], status: i32) -> bool {
         let answer = self.call(path, message).await;
         let refused = raw::grpc_status(&answer);
         let text = String::from_utf8_lossy(&answer[..answer.len().min(2000)]).into_owned();
@@ -69,31 +80,36 @@ impl Attacker {
         let is_expected = |refused| refused == RESOURCE_EXHAUSTED || refused == status;
         assert!(refused.is_none_or(is_expected), "{path}: {text}");
         assert!(answer.len() < 16 * 1024, "{path}: a refusal of {} bytes", answer.len());
+        refused.is_some()
     }
 
-    async fn publish_refused(&self, request: &api::PublishPayerEnvelopesRequest) {
+    async fn publish_refused(&self, request: &api::PublishPayerEnvelopesRequest) -> bool {
         let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
-        self.refused(&path, &request.encode_to_vec(), INVALID_ARGUMENT).await;
+        self.refused(&path, &request.encode_to_vec(), INVALID_ARGUMENT).await
     }
 
-    pub(crate) async fn newest_many_times(&self) {
+    /// Returns the number of refusals that could be read, as all attacks of calls that are refused.
+    pub(crate) async fn newest_many_times(&self) -> usize {
         let topic = envelopes::group_topic(LARGE_GROUP).as_bytes().clone();
         let request = api::GetNewestEnvelopeRequest { topics: vec![topic; 2000] }.encode_to_vec();
+        let mut told = 0;
         for _ in 0..5 {
             let path = format!("{QUERY_API}/GetNewestEnvelope");
-            self.refused(&path, &request, RESOURCE_EXHAUSTED).await;
+            told += usize::from(self.refused(&path, &request, RESOURCE_EXHAUSTED).await);
         }
+        told
     }
 
-    pub(crate) async fn empty_envelopes(&self) {
+    pub(crate) async fn empty_envelopes(&self) -> usize {
         let request = [0x0a, 0].repeat(1_000_000);
         let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        let mut told = 0;
         for _ in 0..5 {
-            self.refused(&path, &request, INVALID_ARGUMENT).await;
+            told += usize::from(self.refused(&path, &request, INVALID_ARGUMENT).await);
         }
         // Just as many as the handler takes.
         let request = [0x0a, 0].repeat(10_000);
-        self.refused(&path, &request, INVALID_ARGUMENT).await;
+        told + usize::from(self.refused(&path, &request, INVALID_ARGUMENT).await)
     }
 
     /// Opens `connections` with `calls` each of the same request, and reads nothing.
@@ -108,6 +124,7 @@ impl Attacker {
             open.push(self.send(&bytes).await);
         }
         sleep(HOLD).await;
+        self.assert_begun(path).await;
     }
 
     pub(crate) async fn unread_queries(&self) {
@@ -128,6 +145,7 @@ impl Attacker {
             open.push(self.send(&bytes).await);
         }
         sleep(HOLD).await;
+        self.assert_begun(&path).await;
     }
 
     pub(crate) async fn unread_streams(&self) {
@@ -215,20 +233,22 @@ impl Attacker {
 
     /// Sends requests whose lists are longer than the messages around them, which a decoder notices last: reports of
     /// ten million envelopes, and queries from a cursor of a million entries.
-    pub(crate) async fn false_lengths(&self) {
+    pub(crate) async fn false_lengths(&self) -> usize {
         let report = beyond(5, &[0x0a, 0].repeat(10_000_000));
         let entries = (0..1_000_000).map(|originator| (originator, 1)).collect();
         let cursor = pb::Cursor { node_id_to_sequence_id: entries };
         let query = beyond(3, &cursor.encode_to_vec());
+        let mut told = 0;
         for _ in 0..3 {
             let path = format!("{QUERY_API}/QueryEnvelopes");
-            self.refused(&path, &query, INVALID_ARGUMENT).await;
+            told += usize::from(self.refused(&path, &query, INVALID_ARGUMENT).await);
             let path = "/xmtp.xmtpv4.message_api.MisbehaviorApi/SubmitMisbehaviorReport";
-            self.refused(path, &report, INVALID_ARGUMENT).await;
+            told += usize::from(self.refused(path, &report, INVALID_ARGUMENT).await);
         }
+        told
     }
 
-    pub(crate) async fn growing_publishes(&self) {
+    pub(crate) async fn growing_publishes(&self) -> usize {
         let mut rng = seed::rng(seed::seed(), 3);
         let fine = envelopes::group_message([3; 16], 100, &mut rng);
         let signed = envelopes::sign(&fine, self.node, &envelopes::payer(3));
@@ -238,11 +258,11 @@ impl Attacker {
         // A signature as long as a request may be.
         let mut long = signed.clone();
         long.payer_signature.as_mut().unwrap().bytes = vec![1; 20 * MIB].into();
-        self.publish_refused(&request(long, 1)).await;
+        let mut told = usize::from(self.publish_refused(&request(long, 1)).await);
         // Every envelope is wrong, and each has its line.
         let mut wrong = signed.clone();
         wrong.target_originator += 1;
-        self.publish_refused(&request(wrong, 9_000)).await;
+        told += usize::from(self.publish_refused(&request(wrong, 9_000)).await);
         // More dependencies than there are originators.
         let entries = (0..400_000).map(|originator| (originator, 1)).collect();
         let cursor = pb::Cursor { node_id_to_sequence_id: entries };
@@ -250,7 +270,7 @@ impl Attacker {
         let client = envelopes::client(topic.as_bytes(), Some(cursor), None);
         let many = envelopes::sign(&client, self.node, &envelopes::payer(3));
         for _ in 0..5 {
-            self.publish_refused(&request(many.clone(), 1)).await;
+            told += usize::from(self.publish_refused(&request(many.clone(), 1)).await);
         }
         // Updates of many small parts, which a node refuses by their kind.
         let update = identity::IdentityUpdate {
@@ -261,7 +281,7 @@ impl Attacker {
         let payload = Some(Payload::IdentityUpdate(update));
         let client = envelopes::client(topic.as_bytes(), None, payload);
         let updates = envelopes::sign(&client, self.node, &envelopes::payer(3));
-        self.publish_refused(&request(updates, 1_000)).await;
+        told + usize::from(self.publish_refused(&request(updates, 1_000)).await)
     }
 
     /// Returns a request of as many new envelopes as it may have, different for each number.
@@ -347,6 +367,7 @@ impl Attacker {
             open.push(stream);
         }
         sleep(HOLD).await;
+        self.assert_begun(&path).await;
     }
 
     /// Opens connections that each have a stream of requests whose answers wait, fill it with frames of one byte, give
@@ -374,6 +395,7 @@ impl Attacker {
             open.extend(floods.join_all().await);
         }
         sleep(HOLD).await;
+        self.assert_begun(&path).await;
     }
 
     /// Begins a call, sends more frames once the node reads no further ones, and gives the call up.
@@ -408,6 +430,7 @@ impl Attacker {
             open.push(self.send(&call).await);
         }
         sleep(HOLD).await;
+        self.assert_begun(&path).await;
     }
 }
 

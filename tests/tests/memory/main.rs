@@ -61,7 +61,12 @@ impl Target {
     /// An attacker with an address of its own.
     fn attacker(&self, number: u8) -> Attacker {
         let node = self.node();
-        Attacker { address: Ipv4Addr::new(127, 0, 1, number), port: node.port, node: node.id }
+        Attacker {
+            address: Ipv4Addr::new(127, 0, 1, number),
+            port: node.port,
+            metrics_port: node.metrics_port,
+            node: node.id,
+        }
     }
 
     /// The node has kept its bound and served the publisher, and it still answers with a large envelope.
@@ -97,25 +102,34 @@ impl Target {
     }
 }
 
-/// Runs one attack from one address.
-async fn under(what: &str, attack: impl AsyncFnOnce(Attacker)) {
+/// Runs one attack from one address, and returns its result.
+async fn under<T>(what: &str, attack: impl AsyncFnOnce(Attacker) -> T) -> T {
     let _one = ONE_AT_A_TIME.lock().await;
     let target = Target::start().await;
     let publisher = Publisher::start(target.node()).await;
-    attack(target.attacker(1)).await;
+    let returned = attack(target.attacker(1)).await;
     target.assert_held(what, publisher).await;
+    returned
+}
+
+/// Runs one attack of calls that are refused, whose result is the number of refusals that were read. Without one, the
+/// node may have seen no call.
+async fn under_refused(what: &str, attack: impl AsyncFnOnce(Attacker) -> usize) {
+    let read = under(what, attack).await;
+    assert!(read > 0, "{what}: no refusal was read");
 }
 
 /// Asking for one large envelope 2,000 times in a request of 36 kB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_large_envelope_asked_for_many_times() {
-    under("newest, 2,000 times", async |attacker| attacker.newest_many_times().await).await;
+    under_refused("newest, 2,000 times", async |attacker| attacker.newest_many_times().await).await;
 }
 
 /// A request of 2 MB that is a million messages when it is decoded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_million_empty_envelopes() {
-    under("a million empty envelopes", async |attacker| attacker.empty_envelopes().await).await;
+    under_refused("a million empty envelopes", async |attacker| attacker.empty_envelopes().await)
+        .await;
 }
 
 /// 360 answers of 24 MiB on four connections that read nothing.
@@ -152,13 +166,13 @@ async fn requests_that_never_end() {
 /// whose every envelope is wrong.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_grow_when_they_are_worked_on() {
-    under("requests that grow", async |attacker| attacker.growing_publishes().await).await;
+    under_refused("requests that grow", async |attacker| attacker.growing_publishes().await).await;
 }
 
 /// Requests of lists that go beyond the message around them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_whose_lengths_are_false() {
-    under("false lengths", async |attacker| attacker.false_lengths().await).await;
+    under_refused("false lengths", async |attacker| attacker.false_lengths().await).await;
 }
 
 /// Requests of 10,000 old envelopes, each of which is verified and looked up again.

@@ -520,6 +520,7 @@ enum Input {
     Down(u32),
     Claims(u32, u64),
     Pieces(u32, Vec<StrandItem<u64>>),
+    Run(u32, u64),
     Durable,
     Wait(u64),
 }
@@ -545,6 +546,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         1 => (peer(), 0u64..40).prop_map(|(peer, head)| Input::Claims(peer, head)),
         6 => (peer(), proptest::collection::vec(items(), 0..6))
             .prop_map(|(peer, items)| Input::Pieces(peer, items)),
+        6 => (peer(), 1u64..6).prop_map(|(peer, len)| Input::Run(peer, len)),
         1 => Just(Input::Durable),
         2 => (0u64..90).prop_map(Input::Wait),
     ]
@@ -565,15 +567,18 @@ proptest! {
                 Input::Claims(peer, head) => rig.claims(OriginatorId(peer), head),
                 Input::Wait(seconds) => rig.wait(Duration::from_secs(seconds)),
                 Input::Durable => {
-                    let accepted = rig.follower.accepted();
-                    rig.follower.handle_durable(accepted);
+                    rig.follower.handle_durable(rig.follower.accepted());
                     Vec::new()
                 }
                 Input::Pieces(peer, items) if rig.asked.contains_key(&OriginatorId(peer)) => {
                     let items = items.into_iter().map(|item| item.map(|s| Ok(entry(s))));
                     rig.answer(OriginatorId(peer), items.collect())
                 }
-                Input::Pieces(..) => Vec::new(),
+                Input::Run(peer, len) if rig.asked.contains_key(&OriginatorId(peer)) => {
+                    let first = rig.follower.accepted().next().0;
+                    rig.answer(OriginatorId(peer), envelopes(first..first + len))
+                }
+                Input::Pieces(..) | Input::Run(..) => Vec::new(),
             };
             for effect in effects {
                 let Effect::Write(StrandWrite::Append { changes, through }) = effect else { continue };
