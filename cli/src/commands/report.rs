@@ -444,7 +444,7 @@ pub(super) fn amount(value: &Value) -> Option<i128> {
 }
 
 /// Returns an amount on a page of a node, for people.
-pub(super) fn amount_text(value: &Value) -> String {
+fn amount_text(value: &Value) -> String {
     amount(value).map_or_else(|| "?".to_owned(), |amount| amount.to_string())
 }
 
