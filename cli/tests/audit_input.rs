@@ -2,8 +2,11 @@
 //! ever.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use hawser_proto::SecretKey;
 use serde_json::Value;
@@ -339,4 +342,21 @@ fn a_node_that_answers_without_end_or_with_another_strand_holds_up_no_audit() {
     let other = replayed(NODE + 100);
     let faults = other["first_faults"].to_string();
     assert!(faults.contains("200:1, which was not requested"), "{other}");
+}
+
+/// Played by a server of HTTP: the handshake takes its answer for a damaged message.
+#[test]
+fn a_server_without_tls_is_named_as_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = format!("https://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let (mut caller, _) = listener.accept().unwrap();
+        caller.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        // The caller ends the connection.
+        let _ = caller.read_to_end(&mut Vec::new());
+    });
+    let failed = run(&["query", "cursors", "--node", &node]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(stderr(&failed).contains("does not speak TLS: write http://"), "{failed:?}");
+    server.join().unwrap();
 }
