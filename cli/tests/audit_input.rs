@@ -45,8 +45,12 @@ fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_at_once() {
     fs::write(&text, "strand 100: places 1 to 3, 0 faults\n").unwrap();
     let output = run(&["audit", "merge", text.to_str().unwrap()]);
     assert!(stderr(&output).contains("check-partition --json"), "{output:?}");
-    let output = run(&["audit", "check-partition", "--registry", registry, text.to_str().unwrap()]);
-    assert!(stderr(&output).contains("no Parquet file"), "{output:?}");
+    let empty = place.path().join("empty.parquet");
+    fs::write(&empty, "").unwrap();
+    for other in [&text, &empty].map(|path| path.to_str().unwrap()) {
+        let output = run(&["audit", "check-partition", "--registry", registry, other]);
+        assert!(stderr(&output).contains("no Parquet file"), "{output:?}");
+    }
     let missing = run(&["audit", "check-partition", "--registry", registry, "nowhere.parquet"]);
     assert_eq!(missing.status.code(), Some(4), "{missing:?}");
 }
