@@ -85,7 +85,9 @@ struct UsagePage {
 /// Returns the page: all reports, or the report of `id=`, or the usage of the payer of `payer=`.
 pub(crate) fn page(reporter: Option<&PayerReporter>, query: &str) -> Page {
     let Some(reporter) = reporter else {
-        return plain(StatusCode::NOT_FOUND, "this node does not work on payer reports\n");
+        let text = "this node does not work on payer reports: see --payer-report.enable, and the address of \
+                    PayerReportManager\n";
+        return plain(StatusCode::NOT_FOUND, text);
     };
     let shown = match (parameter(query, "id"), parameter(query, "payer")) {
         (Some(id), _) => explained(reporter, id),

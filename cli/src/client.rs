@@ -123,9 +123,19 @@ async fn connect_as(
         RunError::failed(format!("no node answers at {address} within {seconds} s"))
     })?;
     connected.map(CheckedChannel::from).map_err(|error| {
-        let address = shown_address(address);
-        RunError::failed(format!("no node answers at {address}: {}", root_cause(&error)))
+        let (address, cause) = (shown_address(address), root_cause(&error));
+        let advice = tls_advice(&cause);
+        RunError::failed(format!("no node answers at {address}: {cause}{advice}"))
     })
+}
+
+/// Returns the end of the text about a connection that failed: the scheme to write if the server has answered in plain
+/// text, which the handshake takes for a message of an unknown type.
+fn tls_advice(cause: &str) -> &'static str {
+    match cause.contains("InvalidContentType") {
+        true => ". The server does not speak TLS: write http://",
+        false => "",
+    }
 }
 
 /// Waits for a whole answer. The limit also applies to a node that sends the head of an answer and then nothing.
@@ -230,7 +240,10 @@ fn address_fault(status: &Status) -> String {
     let fault = source.filter(|source| source.is::<tonic::transport::Error>());
     fault.map_or_else(String::new, |error| {
         let cause = output::printable(&root_cause(error));
-        format!(": {cause}. Check that the address is that of a node's API, and not of its metrics")
+        format!(
+            ": {cause}. Check that the address is that of a node's API, and not of its metrics, and begins with \
+             https:// if the node speaks TLS"
+        )
     })
 }
 

@@ -78,13 +78,18 @@ pub(crate) struct NetworkNode {
     pub(crate) pid: u32,
 }
 
+/// Error of reading the text of the file: it is no JSON of this form.
+#[derive(Debug, thiserror::Error)]
+#[error("it is no network.json of `hawser dev`: {0}")]
+pub(crate) struct NetworkFileError(#[from] serde_json::Error);
+
 impl NetworkFile {
     /// Reads the text of the file.
     ///
     /// # Errors
     /// When it is no JSON of this form.
-    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+    pub(crate) fn parse(text: &str) -> Result<Self, NetworkFileError> {
+        Ok(serde_json::from_str(text)?)
     }
 
     /// The node whose API is at `address`: `host:port`, or the same as a URL.
@@ -153,5 +158,11 @@ mod tests {
         assert_eq!(found("localhost:5050"), Some(100));
         assert_eq!(found("127.0.0.1:5250"), None);
         assert_eq!(found("127.0.0.2:5050"), None);
+    }
+
+    #[test]
+    fn another_file_in_its_place_is_refused_by_its_name() {
+        let error = NetworkFile::parse("[signer]").unwrap_err().to_string();
+        assert!(error.starts_with("it is no network.json of `hawser dev`: "), "{error}");
     }
 }

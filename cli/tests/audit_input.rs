@@ -2,8 +2,11 @@
 //! ever.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use hawser_proto::SecretKey;
 use serde_json::Value;
@@ -42,8 +45,12 @@ fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_at_once() {
     fs::write(&text, "strand 100: places 1 to 3, 0 faults\n").unwrap();
     let output = run(&["audit", "merge", text.to_str().unwrap()]);
     assert!(stderr(&output).contains("check-partition --json"), "{output:?}");
-    let output = run(&["audit", "check-partition", "--registry", registry, text.to_str().unwrap()]);
-    assert!(stderr(&output).contains("no Parquet file"), "{output:?}");
+    let empty = place.path().join("empty.parquet");
+    fs::write(&empty, "").unwrap();
+    for other in [&text, &empty].map(|path| path.to_str().unwrap()) {
+        let output = run(&["audit", "check-partition", "--registry", registry, other]);
+        assert!(stderr(&output).contains("no Parquet file"), "{output:?}");
+    }
     let missing = run(&["audit", "check-partition", "--registry", registry, "nowhere.parquet"]);
     assert_eq!(missing.status.code(), Some(4), "{missing:?}");
 }
@@ -339,4 +346,21 @@ fn a_node_that_answers_without_end_or_with_another_strand_holds_up_no_audit() {
     let other = replayed(NODE + 100);
     let faults = other["first_faults"].to_string();
     assert!(faults.contains("200:1, which was not requested"), "{other}");
+}
+
+/// Played by a server of HTTP: the handshake takes its answer for a damaged message.
+#[test]
+fn a_server_without_tls_is_named_as_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = format!("https://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let (mut caller, _) = listener.accept().unwrap();
+        caller.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        // The caller ends the connection.
+        let _ = caller.read_to_end(&mut Vec::new());
+    });
+    let failed = run(&["query", "cursors", "--node", &node]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(stderr(&failed).contains("does not speak TLS: write http://"), "{failed:?}");
+    server.join().unwrap();
 }

@@ -149,7 +149,7 @@ fn a_contract_of_the_app_chain_is_paused_over_the_bridge() {
     let mut command = chains.command(ADMIN, &pause);
     let output = command.env_remove("XMTPD_APP_CHAIN_RPC_URL").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("the RPC URL of the app chain is required"));
+    assert!(stderr(&output).contains("the RPC URL of the app chain is required (--app-rpc-url)"));
 }
 
 #[test]

@@ -90,8 +90,32 @@ impl ExportError {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 
-    /// Returns the error of writing, which comes from the file or from this program's own values.
+    /// Returns the error of writing, which comes from the file or from this program's own values. The encoder wraps an
+    /// error of the system, such as that of a full disk.
     pub(super) fn parquet(path: &Path) -> impl FnOnce(ParquetError) -> Self {
-        move |error| Self::malformed(path, error)
+        move |error| match error {
+            ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+                Ok(source) => Self::io(path)(*source),
+                Err(cause) => Self::malformed(path, cause),
+            },
+            error => Self::malformed(path, error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Played by a disk that is full while rows are written.
+    #[test]
+    fn a_full_disk_under_the_encoder_stays_an_error_of_the_file() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let error = ExportError::parquet(Path::new("a.parquet"))(full().into());
+        assert!(matches!(error, ExportError::Io { .. }), "{error:?}");
+        assert_eq!(error.to_string(), format!("a.parquet: {}", full()));
+        let other = ParquetError::General("a column is missing".to_owned());
+        let error = ExportError::parquet(Path::new("a.parquet"))(other);
+        assert!(matches!(error, ExportError::Malformed { .. }), "{error:?}");
     }
 }

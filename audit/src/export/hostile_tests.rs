@@ -236,6 +236,8 @@ fn links_in_the_way_are_refused_and_what_they_lead_to_stays() {
         refused(name, &file);
         refused(name, &others.path().join("not there"));
     }
+    let error = run(&log, &file).unwrap_err();
+    assert!(matches!(&error, ExportError::InTheWay(at) if *at == file), "no folder: {error}");
     // Links that appear once the folder is an export.
     let mut short = log.clone();
     (short.head, short.last_held) = (10, 10);

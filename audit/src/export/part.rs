@@ -96,19 +96,25 @@ impl PartWriter {
             self.write_group()?;
         }
         let writer = self.writer.take().expect("the file is finished once");
-        let digesting = writer.into_inner().map_err(ExportError::parquet(&self.path))?;
-        let (len_bytes, blake3) = digesting.finish().map_err(ExportError::io(&self.beside))?;
+        let written = writer.into_inner().map_err(ExportError::parquet(&self.path));
+        let synced = written.and_then(|it| it.finish().map_err(ExportError::io(&self.beside)));
+        let (len_bytes, blake3) = synced.inspect_err(|_| self.remove())?;
         let digest = FileDigest { rows: self.rows, len_bytes, blake3 };
         let (path, beside) = (self.path.clone(), self.beside.clone());
         Ok(FinishedPart { path, beside, digest })
+    }
+
+    /// Removes the file, which is incomplete, so that it takes no room on a full disk. If it cannot be removed, the next
+    /// run replaces it.
+    fn remove(&self) {
+        let _ = fs::remove_file(&self.beside);
     }
 }
 
 impl Drop for PartWriter {
     fn drop(&mut self) {
         if self.writer.is_some() {
-            // The file is incomplete, and the next run would replace it.
-            let _ = fs::remove_file(&self.beside);
+            self.remove();
         }
     }
 }
@@ -162,6 +168,17 @@ fn beside(path: &Path) -> PathBuf {
 fn sync_folder_of(path: &Path) -> Result<(), ExportError> {
     let Some(folder) = path.parent() else { return Ok(()) };
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(ExportError::io(folder))
+}
+
+/// Makes the folder of an export.
+///
+/// # Errors
+/// When it cannot be made, or a file has its name.
+pub(super) fn make_root(folder: &Path) -> Result<(), ExportError> {
+    fs::create_dir_all(folder).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => ExportError::InTheWay(folder.to_owned()),
+        _ => ExportError::io(folder)(error),
+    })
 }
 
 /// Makes the folders between that of an export and a file in it. A link among them would lead to the files of others.

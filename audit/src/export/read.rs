@@ -334,12 +334,12 @@ impl Bounded {
     /// Checks that the file ends as a Parquet file does, and the length that its footer states, by what this program
     /// writes: most of a file are rows.
     fn check_footer(&self) -> Result<(), ParquetError> {
-        let start = Length::len(self).saturating_sub(TAIL_LEN_BYTES);
+        let none =
+            || ParquetError::General("the file is no Parquet file, or lacks its end".to_owned());
+        let start = Length::len(self).checked_sub(TAIL_LEN_BYTES).ok_or_else(none)?;
         let tail = self.get_bytes(start, 8)?;
         if tail[4..] != *b"PAR1" {
-            return Err(ParquetError::General(
-                "the file is no Parquet file, or lacks its end".into(),
-            ));
+            return Err(none());
         }
         let claimed = tail[..4].iter().rev().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
         let most = FOOTER_LEN_BYTES_MIN + start / LEN_BYTES_PER_FOOTER_BYTE;

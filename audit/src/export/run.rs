@@ -17,7 +17,7 @@ use super::error::ExportError;
 use super::manifest::{
     LogPart, Manifest, StrandParts, StrandTallies, TallyOrigin, TallyPart, log_path, tally_path,
 };
-use super::part::{FileDigest, FinishedPart, PartWriter, lock};
+use super::part::{FileDigest, FinishedPart, PartWriter, lock, make_root};
 use super::read::PartReader;
 use super::record::{Record, RecordKind, address_text, describe};
 use super::shown::ShownRows;
@@ -101,7 +101,7 @@ pub fn export(
     settings: ExportSettings<'_>,
     mut progress: impl FnMut(ExportProgress),
 ) -> Result<ExportReport, ExportError> {
-    fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
+    make_root(folder)?;
     let _locked = lock(folder)?;
     let manifest = open(source, folder)?;
     let heads = source.heads()?;

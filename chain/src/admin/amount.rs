@@ -159,6 +159,14 @@ impl fmt::Display for MicroDollars {
     }
 }
 
+/// Formats as `-1.5 USD (-1500000 µ$)`.
+impl fmt::Display for SignedMicroDollars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        write!(f, "{sign}{} USD ({} µ$)", self.magnitude().dollars(), self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -181,6 +189,12 @@ mod tests {
         let most = MicroDollars(MAX).dollars();
         assert_eq!(most, "79228162514264337593543.950335");
         assert_eq!(most.parse(), Ok(MicroDollars(MAX)));
+    }
+
+    #[test]
+    fn a_balance_is_shown_in_dollars_with_its_sign() {
+        assert_eq!(SignedMicroDollars(25_500_000).to_string(), "25.5 USD (25500000 µ$)");
+        assert_eq!(SignedMicroDollars(-1_500_000).to_string(), "-1.5 USD (-1500000 µ$)");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub enum AdminError {
     )]
     NoAddress(Contract),
     /// The RPC URL of the chain is not known.
-    #[error("the RPC URL of the {0} is required")]
+    #[error("the RPC URL of the {} is required ({})", .0, url_flag(*.0))]
     NoChain(ChainRole),
     /// The operation depends on the account, and none was given.
     #[error("this command needs an account: give its key, or its address with --from")]
@@ -237,4 +237,12 @@ pub enum AdminError {
     /// The chain does not answer.
     #[error(transparent)]
     Rpc(#[from] RequestError),
+}
+
+/// Returns the flag that names the RPC URL of a chain.
+fn url_flag(chain: ChainRole) -> &'static str {
+    match chain {
+        ChainRole::Settlement => "--rpc-url",
+        ChainRole::App => "--app-rpc-url",
+    }
 }

@@ -19,10 +19,12 @@ use serde_json::{Value, json};
 use super::audit::{StrandProgressBar, open_log};
 use crate::args::payer::UsageArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
-use crate::commands::payer_usage::UNITS;
 use crate::commands::report;
 use crate::network_file::NetworkFile;
 use crate::{exit_codes, output};
+
+/// The units of amounts, for readers of text.
+const UNITS: &str = "1,000,000,000,000 p$ are a dollar, and so are 1,000,000 µ$";
 
 /// The keys, prices and reports that a bill is judged by, as the chain has them.
 struct ChainFacts {

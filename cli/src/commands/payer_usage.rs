@@ -14,8 +14,9 @@ use crate::commands::onchain::{self, ChainsNeeded};
 use crate::commands::report;
 use crate::output;
 
-/// The units of amounts, for readers of text.
-pub(super) const UNITS: &str = "1,000,000,000,000 p$ are a dollar, and so are 1,000,000 µ$";
+/// Picodollars per dollar, and their decimal digits.
+const PER_DOLLAR: u128 = 1_000_000_000_000;
+const DECIMALS: usize = 12;
 
 /// Shows a payer's usage as a node has booked it, apart: settled, and not settled yet.
 ///
@@ -37,10 +38,20 @@ pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunErro
         ("balance", "balance_picodollars"),
         ("available", "available_picodollars"),
     ] {
-        output::line(format_args!("  {name}: {} p$", report::amount_text(&usage[field])));
+        let amount = report::amount(&usage[field]);
+        let amount = amount.map_or_else(|| "?".to_owned(), in_dollars);
+        output::line(format_args!("  {name}: {amount}"));
     }
-    output::line(UNITS);
     Ok(())
+}
+
+/// Formats picodollars as `-1.5 USD (-1500000000000 p$)`.
+fn in_dollars(picodollars: i128) -> String {
+    let sign = if picodollars < 0 { "-" } else { "" };
+    let amount = picodollars.unsigned_abs();
+    let decimal = format!("{}.{:0DECIMALS$}", amount / PER_DOLLAR, amount % PER_DOLLAR);
+    let dollars = decimal.trim_end_matches('0').trim_end_matches('.');
+    format!("{sign}{dollars} USD ({picodollars} p$)")
 }
 
 /// Estimates the cost of envelopes at the rates of the settlement chain, without congestion. Of several endpoints, more
@@ -77,11 +88,27 @@ pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<()
             "microdollars_at_least": settled.to_string(),
         }));
     } else {
-        output::line(format_args!("each {one} p$; {} together {all}", args.count));
-        output::line(format_args!(
-            "a settlement takes {settled} µ$, and one more at most by report"
-        ));
-        output::line(UNITS);
+        output::line(format_args!("each: {}", in_dollars(one.into())));
+        output::line(format_args!("{} together: {}", args.count, in_dollars(all.get().into())));
+        output::line(format_args!("settled: {settled} µ$, and up to one more for each report"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_is_shown_in_dollars_to_the_last_picodollar() {
+        let cases = [
+            (0, "0 USD (0 p$)"),
+            (1, "0.000000000001 USD (1 p$)"),
+            (100_000_000_000_000, "100 USD (100000000000000 p$)"),
+            (-1_500_000_000_000, "-1.5 USD (-1500000000000 p$)"),
+        ];
+        for (amount, text) in cases {
+            assert_eq!(in_dollars(amount), text);
+        }
+    }
 }

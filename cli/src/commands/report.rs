@@ -436,7 +436,7 @@ fn print_reasons(report: &Value) {
 }
 
 /// Returns an amount on a page of a node: text, or a number as nodes of earlier versions have it.
-fn amount(value: &Value) -> Option<i128> {
+pub(super) fn amount(value: &Value) -> Option<i128> {
     match value.as_str() {
         Some(text) => text.parse().ok(),
         None => value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)),
@@ -444,7 +444,7 @@ fn amount(value: &Value) -> Option<i128> {
 }
 
 /// Returns an amount on a page of a node, for people.
-pub(super) fn amount_text(value: &Value) -> String {
+fn amount_text(value: &Value) -> String {
     amount(value).map_or_else(|| "?".to_owned(), |amount| amount.to_string())
 }
 

@@ -201,7 +201,7 @@ fn books(network: &MoneyNetwork, asked: &[usize], withdrawn: &Amounts) -> Books 
             let available = balance * 1_000_000 - unsettled;
             assert_eq!(number::<i128>(&usage["available_picodollars"]), available);
             let text = support::run(&["payer", "usage", &address, "--metrics", &metrics]);
-            assert!(support::stdout(&text).contains(" p$ are a dollar"), "{text:?}");
+            assert!(support::stdout(&text).contains(" USD ("), "{text:?}");
         }
         let on_chain = network.runtime.block_on(payers::balance(&contracts, payer.address));
         assert_eq!(on_chain.unwrap().balance.0.to_string(), balance.to_string());

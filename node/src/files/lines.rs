@@ -94,7 +94,7 @@ pub struct LineError {
 #[derive(Debug, thiserror::Error)]
 pub enum LineContentError {
     /// The line is not a JSON object of this form.
-    #[error("{0}")]
+    #[error("it is no JSON object with an envelope: {}", within_line(.0))]
     Json(#[from] serde_json::Error),
     /// The value of `hex` is not hex.
     #[error("hex: {0}")]
@@ -161,6 +161,11 @@ fn read(number: u64, text: &str) -> Result<EnvelopeLine, LineContentError> {
         block_time_s: written.block_time,
         transaction_hash,
     })
+}
+
+/// Returns the text of an error in one line, which knows the line as the first of its text.
+fn within_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
 }
 
 fn bare(hex: &str) -> &str {
@@ -254,5 +259,7 @@ pub(crate) mod tests {
         let error = parse("\n{}").unwrap_err();
         assert_eq!(error.number, 2);
         assert!(error.to_string().starts_with("line 2: "), "{error}");
+        let error = parse("\n{\n").unwrap_err().to_string();
+        assert!(error.ends_with(" parsing an object at column 1"), "one line number: {error}");
     }
 }

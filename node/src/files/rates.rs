@@ -87,7 +87,7 @@ impl RateRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum RatesFileError {
     /// The text is not JSON of this form.
-    #[error("{0}")]
+    #[error("it is no rates file (`hawser registry rates list --rates-file` prints one): {0}")]
     Json(#[from] serde_json::Error),
     /// The records do not form a rate table.
     #[error("{0}")]

@@ -112,7 +112,7 @@ pub struct AbsenceEntry {
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryFileError {
     /// The text is not JSON of this form.
-    #[error("{0}")]
+    #[error("it is no registry file (`hawser registry node list --registry-file` prints one): {0}")]
     Json(#[from] serde_json::Error),
     /// A record is invalid.
     #[error("node {node_id}: {error}")]

@@ -145,7 +145,7 @@ pub fn judge(
     }
     for (payer, balance) in &seen.payers {
         if *balance < SignedMicroDollars::from(limits.payer_min) {
-            alarm(AlarmKind::PayerLow, format!("payer {payer} has {} µ$ left", balance.0));
+            alarm(AlarmKind::PayerLow, format!("payer {payer} has {balance} left"));
         }
     }
     for (sender, balance) in &seen.senders {

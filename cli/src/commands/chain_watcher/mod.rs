@@ -195,7 +195,7 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
         return;
     }
     for (payer, balance) in &seen.payers {
-        output::line(format_args!("payer {payer}   {} µ$", balance.0));
+        output::line(format_args!("payer {payer}   {balance}"));
     }
     for (sender, Wei(wei)) in &seen.senders {
         output::line(format_args!("sender {sender}  {wei} wei"));

@@ -65,6 +65,10 @@ impl Folder {
     pub(super) fn open(path: &Path, fresh: bool) -> Result<Self, RunError> {
         let fail = |error: io::Error| RunError::failed(format!("{}: {error}", path.display()));
         require_utf8(path)?;
+        if path.exists() && !path.is_dir() {
+            let text = "it is not a folder: choose another --data-dir";
+            return Err(RunError::failed(format!("{}: {text}", path.display())));
+        }
         fs::create_dir_all(path).map_err(fail)?;
         let root = path.canonicalize().map_err(fail)?;
         require_utf8(&root)?;
@@ -467,6 +471,16 @@ mod tests {
         let path = place.path().join(OsStr::from_bytes(b"net-\xff"));
         assert_eq!(Folder::open(&path, false).unwrap_err().kind, RunErrorKind::Usage);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_folder_is_named_as_one() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("payer.key");
+        fs::write(&file, "of the user").unwrap();
+        let refused = Folder::open(&file, true).unwrap_err();
+        assert!(refused.text.ends_with("it is not a folder: choose another --data-dir"));
+        assert_eq!(fs::read(&file).unwrap(), b"of the user");
     }
 
     #[test]

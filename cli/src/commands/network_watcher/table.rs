@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::finding::{ContentFinding, ContentSide};
 use super::page::WatcherPage;
-use super::state::NodeView;
+use super::state::{NetworkView, NodeView};
 use crate::clock::now_unix_s;
 use crate::output;
 
@@ -39,12 +39,8 @@ pub(super) fn print(watch: &WatcherPage, as_json: bool) -> usize {
         let Some([_, (_, most)]) = view.range(originator).filter(|range| range[1].1 > 0) else {
             continue;
         };
-        let lacked = |(node, place)| (node, view.lacked(originator, place, most));
-        let behind = view.places(originator).map(lacked).filter(|(_, lacked)| *lacked > 0);
-        let behind: Vec<_> =
-            behind.map(|(node, lacked)| format!("node {node} lacks {lacked}")).collect();
-        let behind = if behind.is_empty() { "all nodes".to_owned() } else { behind.join(", ") };
-        output::line(format_args!("originator {originator}: {most}, {behind}"));
+        let held = held(view, originator, most);
+        output::line(format_args!("originator {originator}: {most}, {held}"));
     }
     for alarm in &alarms {
         output::line(format_args!("ALARM {}: {}", alarm.kind.name(), alarm.text));
@@ -53,6 +49,21 @@ pub(super) fn print(watch: &WatcherPage, as_json: bool) -> usize {
         output::line("no alarm");
     }
     alarms.len()
+}
+
+/// Names the nodes that lack places of a strand up to `most`, for people.
+pub(super) fn held(view: &NetworkView, originator: u32, most: u64) -> String {
+    let lacked = |(node, place)| (node, view.lacked(originator, place, most));
+    let behind = view.places(originator).map(lacked).filter(|(_, lacked)| *lacked > 0);
+    let behind: Vec<_> =
+        behind.map(|(node, lacked)| format!("node {node} lacks {lacked}")).collect();
+    if !behind.is_empty() {
+        return behind.join(", ");
+    }
+    match view.places(originator).all(|(_, place)| place >= most) {
+        true => "all nodes".to_owned(),
+        false => "all nodes, except for void places".to_owned(),
+    }
 }
 
 /// Returns a difference with the statements of both sides.

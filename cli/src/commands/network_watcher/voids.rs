@@ -88,6 +88,7 @@ mod tests {
     use hawser_proto::{OriginatorId, SecretKey};
 
     use super::super::state::RegistryEntry;
+    use super::super::table;
     use super::*;
 
     const END: u64 = 1_000_002;
@@ -140,6 +141,8 @@ mod tests {
         view.note_voids(100, &[shown(100, END, &key(1))]);
         assert!(alarms(&view).is_empty(), "{:?}", view.judge(5000));
         assert_eq!(view.lacked(100, 2, END), 0);
+        assert_eq!(table::held(&view, 100, END), "all nodes, except for void places");
+        assert_eq!(table::held(&view, 100, 2), "all nodes");
 
         // What follows counts as ever.
         let later = Cursor { node_id_to_sequence_id: [(100, END + 5001)].into() };
