@@ -178,6 +178,7 @@ impl KeptFields {
         owed - std::mem::replace(&mut self.taken, owed)
     }
 
+    /// Reads bytes of a header block.
     fn read_block(&mut self, mut block: &[u8]) {
         while let Some((byte, rest)) = block.split_first() {
             let Place::Text(end, left) = self.place else {
@@ -221,10 +222,11 @@ impl KeptFields {
                 }
                 text(TextEnd::Value, len - 1)
             }
-            text @ Place::Text(..) => text, // skipped by the caller
+            place @ Place::Text(..) => place, // the caller skips texts
         }
     }
 
+    /// Returns the position behind a byte of the number with which a field begins.
     fn behind_number(&mut self, form: Form, number: Number) -> Place {
         if !number.is_whole {
             return Place::Number(form, number);
@@ -261,6 +263,7 @@ impl KeptFields {
     }
 }
 
+/// Returns the position behind a byte of the length of a string.
 fn behind_length(part: Part, number: Number) -> Place {
     if !number.is_whole {
         return Place::Length(part, number);
