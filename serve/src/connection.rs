@@ -37,7 +37,8 @@ use crate::connection_admission::{
 };
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
 use crate::dispatch::Dispatcher;
-use crate::frame_meter::{HTTP2_PREFACE, Metered};
+use crate::frame_head::HTTP2_PREFACE;
+use crate::frame_meter::Metered;
 use crate::head_timer::{HeadClock, HeadTimer};
 use crate::overloaded::OverloadedError;
 use crate::request_head::{has_large_head, head_bytes};

@@ -18,7 +18,7 @@ use crate::address::{Cidr, ClientAddress};
 use crate::budget::MemoryBudget;
 use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
-use crate::frame_meter::{HEADERS, SETTINGS};
+use crate::frame_head::{HEADERS, SETTINGS};
 use crate::listener::Server;
 use crate::method::{MethodKind, RpcMethod};
 use crate::public_pages::{PageFuture, PublicPages};

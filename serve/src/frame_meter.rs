@@ -5,7 +5,7 @@
 //! A peer may send a burst of them, a number per second, and a further number for the bytes that it receives and
 //! may have to acknowledge. Pings and settings have a smaller burst, because each is answered, and the answers entitle
 //! the peer to nothing. Any other frame entitles it to a ping, with which clients measure round trips, and a long
-//! answer to few of them. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
+//! answer to few of them. A flood ends the connection. The meter goes by frame heads (RFC 9113 §4.1).
 //!
 //! Trailers of a request have no meaning in any protocol that is served. The library keeps their fields until the
 //! stream ends, also when nothing reads the request any more, and some KiB of short fields take hundreds of KiB. So the
@@ -20,6 +20,7 @@
 //!
 //! The library decodes the fields of each frame of a head as it comes, and keeps them until the head is whole. The
 //! meter charges such a head, and ends a connection that takes too long for it, or whose share has no room for it.
+//! What the library keeps of fields after that is charged, too ([`KeptFields`]).
 
 use std::io;
 use std::pin::Pin;
@@ -32,28 +33,15 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::bucket::{Bucket, BucketSize};
 use crate::charged_bytes::ChargedBytes;
 use crate::filtered::{Filtered, ReadFilter};
+use crate::frame_head::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FLAGS_AT, FrameHead, HEAD_LEN_BYTES, HEADERS,
+    HTTP2_PREFACE, KIND_AT, PING, PUSH_PROMISE, SETTINGS, UNASSIGNED,
+};
 use crate::head_timer::HeadClock;
+use crate::kept_fields::KeptFields;
 use crate::read_turn::ReadTurn;
 use crate::unflushed::UnflushedHeads;
 
-/// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
-pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Length of a frame's head, the places of the type and of the flags in it, types of frames and their flags (RFC 9113
-/// §4.1, §6).
-pub(crate) const HEAD_LEN_BYTES: usize = 9;
-const KIND_AT: usize = 3;
-const FLAGS_AT: usize = 4;
-pub(crate) const DATA: u8 = 0;
-pub(crate) const HEADERS: u8 = 1;
-pub(crate) const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-pub(crate) const CONTINUATION: u8 = 9;
-/// A type of frames that is not assigned, and is ignored for that (RFC 9113 §5.5, §11.2).
-const UNASSIGNED: u8 = 0xff;
-pub(crate) const END_STREAM: u8 = 1;
-pub(crate) const ACK: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
 /// A data frame below this length counts as useless, unless it ends its request: one for each request that has begun.
 /// A guess: the head of a message alone has 5 bytes, and many clients send it by itself.
 const PIECE_LEN_BYTES_MIN: u32 = 64;
@@ -126,16 +114,7 @@ pub(crate) struct FrameMeter {
     short_data: usize,
     /// Begun requests that may yet end with a frame of little or no data.
     unended: u64,
-}
-
-/// The head of a frame (RFC 9113 §4.1).
-#[derive(Debug, Clone, Copy)]
-struct FrameHead {
-    /// Bytes of the frame's payload.
-    len: u32,
-    kind: u8,
-    flags: u8,
-    stream: u32,
+    fields: KeptFields,
 }
 
 /// The newest header block: the fields of a head, or of trailers (RFC 9113 §4.3).
@@ -170,13 +149,6 @@ impl ParseState {
 }
 
 impl FrameHead {
-    fn parse(head: [u8; HEAD_LEN_BYTES]) -> Self {
-        let [a, b, c, kind, flags, stream @ ..] = head;
-        let len = u32::from_be_bytes([0, a, b, c]);
-        // The first bit of the stream's number is reserved.
-        Self { len, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1) }
-    }
-
     /// Returns true if the frame carries data of a call, which is bounded elsewhere.
     fn carries_data(&self) -> bool {
         self.kind == DATA && self.len >= PIECE_LEN_BYTES_MIN
@@ -216,6 +188,7 @@ impl FrameMeter {
             data: 0,
             short_data: 0,
             unended: 0,
+            fields: KeptFields::default(),
         }
     }
 
@@ -255,6 +228,7 @@ impl FrameMeter {
                 }
                 ParseState::Payload(left) => {
                     let skipped = rest.len().min(*left as usize);
+                    self.fields.read(&rest[..skipped]);
                     at += skipped;
                     *left -= u32::try_from(skipped).expect("not above `left`");
                     if *left == 0 {
@@ -288,6 +262,7 @@ impl FrameMeter {
             (CONTINUATION, true) => self.block = HeaderBlock::Ending,
             _ => {}
         }
+        self.fields.begin(head);
         self.state = ParseState::Payload(head.len);
         if head.len == 0 {
             self.end_frame();
@@ -463,7 +438,7 @@ impl MeteredReads {
     /// Counts frames in bytes that have come.
     ///
     /// # Errors
-    /// The error that ends the connection, if the peer floods it, or if there is no memory for the room of the frames.
+    /// The error that ends the connection, if the peer floods it, or if there is no memory for what the library keeps.
     fn count(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         let FrameMeter { useless, heads, data, short_data, .. } = self.meter;
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -473,6 +448,8 @@ impl MeteredReads {
         let begun_data = self.meter.data.wrapping_sub(data);
         self.unflushed.read_data(begun_data).map_err(io::Error::other)?;
         self.follow_block()?;
+        let kept_bytes = self.meter.fields.take_owed_bytes();
+        self.unflushed.keep_if_free(kept_bytes).map_err(io::Error::other)?;
         let answered = self.meter.useless.wrapping_sub(useless);
         let short = self.meter.short_data.wrapping_sub(short_data);
         let costs_bytes = (answered + short) * FRAME_COSTS_BYTES + begun * HEAD_COSTS_BYTES;

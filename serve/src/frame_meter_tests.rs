@@ -340,6 +340,33 @@ async fn short_data_makes_a_turn_shorter_and_its_room_stays_charged() {
     assert_eq!(budget.used_bytes(), 0);
 }
 
+/// Played by a stranger who has values of a byte each keep the buffers into which they were read.
+#[tokio::test]
+async fn fields_that_keep_their_buffers_are_charged_until_the_connection_ends() {
+    use tokio::io::AsyncReadExt as _;
+
+    const LEN: u32 = 14_000;
+    let budget = crate::budget::MemoryBudget::new(1 << 30);
+    let address = std::net::Ipv4Addr::LOCALHOST.into();
+    let connection = budget.connection(address, budget.account(None)).unwrap();
+    let idle_bytes = budget.used_bytes();
+    let unflushed = UnflushedHeads::new(connection.clone(), 3, &ArrivingHeads::default());
+    let mut sent = HTTP2_PREFACE.to_vec();
+    for number in 0..100 {
+        let mut head = frame_of(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, LEN);
+        // `:authority: a` for the table, and then a field that fills the frame and stays out of it.
+        let fields = b"\x41\x01a\x00\x01f\x7f\xa8\x6c";
+        head[HEAD_LEN_BYTES..][..fields.len()].copy_from_slice(fields);
+        sent.extend(head);
+    }
+    let mut stream = metered(std::io::Cursor::new(sent), unflushed);
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    let kept_bytes = budget.used_bytes() - idle_bytes;
+    assert!(kept_bytes > 99 * LEN as usize, "{kept_bytes}");
+    drop((stream, connection));
+    assert_eq!(budget.used_bytes(), 0);
+}
+
 /// A peer sends data without pause: other tasks have turns in between.
 #[tokio::test]
 async fn one_connection_reads_a_bounded_number_of_bytes_in_a_turn() {

@@ -156,6 +156,22 @@ impl UnflushedHeads {
         }
     }
 
+    /// Charges the connection for `bytes` that stay until it ends, if there is room for them. That of a proxy, which
+    /// carries the calls of many clients, is charged anyway.
+    ///
+    /// # Errors
+    /// [`OverloadedError`]; nothing was charged then.
+    pub(crate) fn keep_if_free(&self, bytes: usize) -> Result<(), OverloadedError> {
+        let Some(connection) = self.connection.as_ref().filter(|_| bytes > 0) else {
+            return Ok(());
+        };
+        if connection.is_proxy() {
+            connection.keep(bytes);
+            return Ok(());
+        }
+        connection.take_kept(bytes)
+    }
+
     /// Returns true if no connection should read on before calls have had their first turns.
     pub(crate) fn are_many_arriving(&self) -> bool {
         self.arriving.0.load(Relaxed) >= ARRIVING_BYTES_MAX
@@ -180,15 +196,7 @@ impl UnflushedHeads {
         let Some(connection) = self.connection.as_ref().filter(|_| frames > 0) else {
             return Ok(());
         };
-        let owed_bytes = connection.writing.frames.arrive(frames);
-        if owed_bytes == 0 {
-            return Ok(());
-        }
-        if connection.is_proxy() {
-            connection.keep(owed_bytes);
-            return Ok(());
-        }
-        connection.take_kept(owed_bytes)
+        self.keep_if_free(connection.writing.frames.arrive(frames))
     }
 
     /// Records that calls have their turn: the connection reads nothing more before it.

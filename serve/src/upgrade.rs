@@ -32,10 +32,11 @@ use tonic::body::Body;
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
 use crate::filtered::{Filtered, ReadFilter};
-use crate::frame_meter::{
+use crate::frame_head::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEAD_LEN_BYTES, HEADERS, HTTP2_PREFACE,
-    Metered, SETTINGS,
+    SETTINGS,
 };
+use crate::frame_meter::Metered;
 use crate::unflushed::UnflushedHeads;
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");

@@ -174,6 +174,58 @@ mod tests {
         assert!(!error.contains("xxx"), "the message was taken: {error}");
     }
 
+    /// Played by an endpoint that ends each connection after its handshake.
+    #[tokio::test]
+    async fn a_connection_that_has_ended_is_not_opened_again_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let opened = Arc::new(AtomicU64::new(0));
+        let counted = opened.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                drop(tokio_tungstenite::accept_async(stream).await);
+            }
+        });
+        let error = try_push(&url, 1).await.unwrap_err();
+        assert_eq!(opened.load(Ordering::Relaxed), 1, "{error}");
+    }
+
+    /// Played by an endpoint that sends half a million pings before it reads an answer.
+    #[tokio::test]
+    async fn answers_to_pings_that_the_endpoint_does_not_read_fill_no_memory() {
+        const LAST: &[u8] = b"last";
+        const MIB: usize = 1024 * 1024;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let connecting = tokio::spawn(async move { connect(&url, 1).await.map(drop) });
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        let ping = [&[0x89, 125][..], &[b'p'; 125]].concat();
+        let pings = ping.repeat(MIB / ping.len());
+        for _ in 0..64 {
+            socket.get_mut().write_all(&pings).await.unwrap();
+        }
+        let (mut asking, mut answers) = socket.split();
+        let asking = tokio::spawn(async move {
+            while asking.send(Message::Ping(LAST.into())).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let mut answered = 0;
+        while let Some(message) = answers.next().await {
+            match message.unwrap() {
+                Message::Pong(data) if data.as_ref() == LAST => break,
+                _ => answered += 1,
+            }
+        }
+        // The sockets hold some MiB, too.
+        let answered_mib = answered * ping.len() / MIB;
+        assert!(answered_mib < 32, "{answered_mib} MiB of answers had waited");
+        asking.abort();
+        connecting.abort();
+    }
+
     #[tokio::test]
     async fn what_is_no_websocket_is_an_error_that_does_not_tell_the_url() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

