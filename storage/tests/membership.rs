@@ -218,7 +218,7 @@ fn a_strand_in_one_minute_is_judged_in_steps_and_counted_once() {
 fn what_earlier_rules_have_hidden_is_as_if_it_had_come_today() {
     let store = in_memory();
     let older = |sequence: u64| {
-        let is_unbooked = sequence % 2 == 0 && sequence != 8;
+        let is_unbooked = sequence.is_multiple_of(2) && sequence != 8;
         Validity::Invalid(if is_unbooked { FREE } else { BOOKED })
     };
     store.commit(&(1..=PLACES).map(|it| entry_at(it, older(it))).collect::<Vec<_>>()).unwrap();
