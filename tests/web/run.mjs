@@ -149,6 +149,8 @@ async function main() {
   }
 }
 
+// Node.js ends without an error when nothing is left to wait for, also in the middle of the tests.
+process.exitCode = 1;
 main().then(
   (code) => process.exit(code),
   (error) => {
