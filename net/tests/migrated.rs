@@ -8,9 +8,9 @@ use crate::common::envelopes::{NOW_NS, key, rates, sign, statement};
 use crate::common::network::{Network, empty_store};
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::replication::MigratedStrands;
-use hawser_proto::{Bytes, OriginatorId, SequenceId, minute_of};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::Absences;
-use hawser_storage::{Change, SkipReason, Store, Validity};
+use hawser_storage::{Change, InvalidRule, LogEntry, SkipReason, Store, Validity};
 
 const SOURCE: OriginatorId = OriginatorId(100);
 /// The id whose key signs in these tests.
@@ -78,6 +78,20 @@ async fn a_strand_of_the_older_network_is_followed_checked_and_booked_without_co
     let used = snapshot.usage(STRAND, minute_of(NOW_NS), payer).unwrap().unwrap();
     let fee = PLACES.map(|place| statement(STRAND, place).base_fee_picodollars);
     assert_eq!((used.messages, used.picodollars.0), (4, fee.iter().sum()));
+}
+
+/// The enemy is age. The node was old when it took the strand over; its followers judge it by the rules of today.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_that_took_a_strand_over_shows_after_an_upgrade_what_it_has_hidden() {
+    let mut network = following(SIGNER);
+    let store = empty_store(SOURCE);
+    let id = EnvelopeId::new(STRAND, SequenceId(1));
+    let hidden = LogEntry::invalid(id, envelope(1, SIGNER), InvalidRule(9));
+    store.commit(&[Change::Append(hidden)]).unwrap();
+    let source = network.start_on(store.clone(), "127.0.0.1:0");
+    let is_shown = || store.snapshot().mark(id).unwrap().is_none();
+    common::network::eventually("readers get it", is_shown).await;
+    drop(source);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,8 +13,10 @@ use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
-use hawser_rules::{Absence, Absences};
-use hawser_storage::{EvidenceTime, Family, InvalidRule, Mark, Store, TimeRule, Validity};
+use hawser_rules::{Absence, Absences, RULES_VERSION};
+use hawser_storage::{
+    EvidenceTime, Family, HiddenRules, InvalidRule, Mark, Store, TimeRule, Validity,
+};
 
 use crate::common::{self, NODE, START_NS, group_topic, payer, record};
 use crate::follow::{Follower, OTHER, SOURCE, dated, key, strand};
@@ -269,6 +271,35 @@ async fn a_strand_that_cannot_be_judged_anew_goes_on() {
     let absences = away(1, None).to_bytes();
     assert_ne!(store.snapshot().judged_by(SOURCE).unwrap(), absences, "it is not judged yet");
     drop(follower.stop().await);
+}
+
+/// The removal was in a block that the chain has not any more. The strand could not be read as a whole meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_is_taken_back_leaves_no_mark_of_a_strand_that_could_not_be_judged_by_it() {
+    let store = common::store();
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    let judge = |_: &Bytes| Validity::Valid;
+    let rules = HiddenRules { originator: SOURCE, version: RULES_VERSION, judge: &judge };
+    store.judge_hidden(&rules, &derive).unwrap();
+    let follower = Follower::start(store.clone());
+    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    source.want(SOURCE).await;
+    source.send([signed(1, 0), signed(2, 2)]).await;
+    follower.wait_for(SOURCE, 2).await;
+    let key = [&SOURCE.0.to_be_bytes()[..], &1_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Mark, &key, &[0xff]);
+    follower.node.registry.send_replace(registry(SOURCE, false, away(1, None)));
+    assert_eq!(other.want(SOURCE).await, (2, None), "its strand comes from another node");
+    other.send([signed(3, 1), signed(4, 3)]).await;
+    follower.wait_for(SOURCE, 4).await;
+    assert_eq!(mark(&follower, SOURCE, 4), ABSENT);
+
+    // The disk is mended: a mark of rule 17.
+    store.put_raw_row(Family::Mark, &key, &[1, 17]);
+    follower.node.registry.send_replace(registry(SOURCE, true, Absences::NONE));
+    follower.until("no envelope has a mark", || readable(&follower).len() == 4).await;
+    assert_eq!([1, 4].map(|sequence| mark(&follower, SOURCE, sequence)), [None, None]);
+    follower.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,7 @@ pub(super) fn is_outdated(
 }
 
 /// Makes the marks of a strand follow the absences of its node, which has this key, and the rules of this program.
-/// Reads the whole strand if its marks follow other absences.
+/// Reads the whole strand, unless its marks follow these absences and other rules.
 ///
 /// # Errors
 /// When the log cannot be read or written.
@@ -42,10 +42,14 @@ pub(super) fn judge(
 ) -> Result<(), CommitError> {
     // What cannot be read is written again.
     let judged_by = store.snapshot().judged_by(originator).ok();
-    if judged_by != Some(absences.to_bytes()) {
+    let follows_rules =
+        || store.snapshot().follows_rules(originator, RULES_VERSION).unwrap_or_default();
+    // Absences that come back may have been others meanwhile: a walk that failed, and what came behind it, have left
+    // marks of these. So the whole strand is read, unless the rules are the reason of the call.
+    if follows_rules() || judged_by != Some(absences.to_bytes()) {
         judge_times(store, originator, key, absences)?;
     }
-    if !store.snapshot().follows_rules(originator, RULES_VERSION).unwrap_or_default() {
+    if !follows_rules() {
         judge_hidden(store, originator, key, absences)?;
     }
     Ok(())
@@ -131,6 +135,40 @@ pub(super) async fn judge_own(state: Arc<ReplicationState>, mut stopped: StopSig
             () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
         }
     }
+}
+
+/// Judges a strand that this node took over from the older network, which it follows from no other node. Such a strand
+/// has no absences, and gets nothing new.
+pub(super) async fn judge_taken_over(
+    state: Arc<ReplicationState>,
+    (originator, key): (OriginatorId, PublicKey),
+    mut stopped: StopSignal,
+) {
+    let mut pauses = RetryPauses::default();
+    while let Err(error) = judge_taken_over_once(&state, originator, key).await {
+        tracing::error!(
+            code = "absences_unjudged",
+            originator_id = %originator,
+            %error,
+            "a strand of the older network cannot be judged anew now"
+        );
+        tokio::select! {
+            () = stopped.stopped() => return,
+            () = tokio::time::sleep(pauses.next()) => {}
+        }
+    }
+}
+
+async fn judge_taken_over_once(
+    state: &ReplicationState,
+    originator: OriginatorId,
+    key: PublicKey,
+) -> Result<(), CommitError> {
+    if !is_outdated(&state.store, originator, &Absences::NONE)? {
+        return Ok(());
+    }
+    let store = state.store.clone();
+    blocking(move || judge(&store, originator, key, &Absences::NONE)).await
 }
 
 async fn judge_own_by(state: &ReplicationState, absences: &Absences) -> Result<(), CommitError> {

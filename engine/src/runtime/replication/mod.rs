@@ -463,11 +463,13 @@ async fn supervise(
     let earlier = state.doubted.all();
     tasks.spawn(evidence::judge_doubted(state.clone(), earlier, stopped.clone()));
     tasks.spawn(evidence::judge_suspected(state.clone(), stopped.clone()));
-    // The node that took them over has them already.
-    if let Some(MigratedStrands { source, key }) = migrated.filter(|it| it.source != state.own) {
+    if let Some(MigratedStrands { source, key }) = migrated {
         for id in OriginatorId::MIGRATED {
-            if let Some(inbox) = state.open_inbox(id) {
-                let stopped = stopped.clone();
+            let stopped = stopped.clone();
+            // The node that took them over has them already.
+            if source == state.own {
+                tasks.spawn(membership::judge_taken_over(state.clone(), (id, key), stopped));
+            } else if let Some(inbox) = state.open_inbox(id) {
                 tasks.spawn(mend::follow(state.clone(), id, (key, source), inbox, stopped));
             }
         }
