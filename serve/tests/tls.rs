@@ -401,6 +401,27 @@ async fn with_an_authority_of_clients_only_its_clients_are_served() {
     }
 }
 
+/// A client may make the certificates behind its own as it likes, and the library would follow each order of them.
+#[tokio::test]
+async fn a_client_with_a_long_chain_is_refused_before_its_certificates_are_followed() {
+    let files = Files::new();
+    let clients = authority();
+    replace(&files.path("clients.pem"), &pem_of(&clients));
+    let names = TlsFiles { client_ca: Some(files.path("clients.pem")), ..files.names() };
+    let server = server(Tls::load(names).unwrap(), |_| {}).await;
+    let (certificate, key) = issued(&clients);
+    // The first certificate suffices, so the library alone would accept each of these chains.
+    let sends = |behind: String| {
+        let identity = Identity::from_pem(format!("{certificate}{behind}"), &key);
+        health(endpoint(&server, &files.authority, Some(identity)))
+    };
+    let short = pem_of(&clients);
+    assert!(sends(short.repeat(4)).await.is_ok());
+    assert!(sends(short.repeat(5)).await.is_err(), "too many");
+    let long = pem("CERTIFICATE", &vec![0; 17 * 1024]);
+    assert!(sends(long).await.is_err(), "too long together");
+}
+
 #[tokio::test]
 async fn a_client_tells_why_it_does_not_accept_a_certificate() {
     const TIME_MAX: Duration = Duration::from_secs(20);

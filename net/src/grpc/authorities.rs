@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+
+use super::short_chains::ShortChains;
 
 /// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
 const VARIABLE: &str = "SSL_CERT_FILE";
@@ -53,10 +56,18 @@ async fn tls_config_with(file: Option<OsString>) -> Result<ClientConfig, rustls:
             Err(_) => {}
         }
     }
+    trusting(roots)
+}
+
+/// Returns how to connect to a peer whose certificate one of `roots` has issued.
+fn trusting(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ShortChains(verifier)))
         .with_no_client_auth();
     Ok(config)
 }
@@ -99,6 +110,10 @@ fn read_now(file: &OsString) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use rustls::ServerConfig;
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
     use super::*;
 
     #[tokio::test]
@@ -126,5 +141,37 @@ mod tests {
             assert!(tls_config_with(Some(path.clone())).await.is_ok(), "{path:?}");
         }
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// A peer, or a host on the way to it, may send any certificates behind its own.
+    #[tokio::test]
+    async fn a_peer_with_a_long_chain_is_left_before_its_certificates_are_followed() {
+        let made = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();
+        let own = made.cert.der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(own.clone()).unwrap();
+        let client = Arc::new(trusting(roots).unwrap());
+        // The first certificate suffices, so the library alone would accept each of these chains.
+        let accepts = async |behind: Vec<CertificateDer<'static>>| {
+            let chain = [vec![own.clone()], behind].concat();
+            let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let server = ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain, key)
+                .unwrap();
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            let name = ServerName::try_from("peer").unwrap();
+            let connecting = TlsConnector::from(client.clone()).connect(name, near);
+            let accepting = TlsAcceptor::from(Arc::new(server)).accept(far);
+            let (connected, _) = tokio::join!(connecting, accepting);
+            connected.is_ok()
+        };
+        assert!(accepts(vec![own.clone(); 4]).await);
+        assert!(!accepts(vec![own.clone(); 5]).await, "too many");
+        let long = CertificateDer::from(vec![0; 17 * 1024]);
+        assert!(!accepts(vec![long]).await, "too long together");
     }
 }

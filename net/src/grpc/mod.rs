@@ -11,7 +11,8 @@
 //! - `canonical_envelope`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `messages`, `call_error`: the calls on the wire;
 //! - `connector`, `frame_meter`: connections, and the bound of frames on them that carry nothing;
-//! - `token`, `authorities`: the proof of this node's id, and the certificates that are trusted.
+//! - `token`, `authorities`: the proof of this node's id, and the certificates that are trusted; `short_chains`: the
+//!   bound on those that a peer sends.
 //!
 //! A peer proves no id over gRPC: it is the server at the address in the registry, and every envelope proves
 //! itself. `docs/protocol/replication.md`, section *Over gRPC*.
@@ -34,6 +35,7 @@ mod page_limit;
 pub(crate) mod plain_text;
 mod range_gaps;
 mod session;
+mod short_chains;
 pub(crate) mod strand;
 pub(crate) mod token;
 mod want_silence;

@@ -11,6 +11,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
 use super::der;
+use super::short_chains::ShortChains;
 use crate::named_file::read_bytes;
 
 /// Protocols that the listener speaks, the preferred one first (RFC 7301).
@@ -97,7 +98,7 @@ impl TlsFiles {
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots(path)?, provider);
                 let verifier =
                     verifier.build().map_err(|error: VerifierBuilderError| content(path, error))?;
-                config.with_client_cert_verifier(verifier)
+                config.with_client_cert_verifier(Arc::new(ShortChains(verifier)))
             }
         };
         let pair = |error: rustls::Error| TlsFilesError::Pair {

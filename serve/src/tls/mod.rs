@@ -5,12 +5,14 @@
 //! and shown by a metric.
 //!
 //! - this file: the certificate in use; `files`: reading it; `der`: the time at which it expires;
-//! - `decrypted_stream`: a connection with or without TLS; `handshake_check`: the certificate as a client sees it.
+//! - `decrypted_stream`: a connection with or without TLS; `handshake_check`: the certificate as a client sees it;
+//! - `short_chains`: the bound on the certificates that a client sends.
 
 mod decrypted_stream;
 mod der;
 mod files;
 mod handshake_check;
+mod short_chains;
 
 use std::fmt;
 use std::sync::Arc;
