@@ -138,7 +138,8 @@ fn tls_advice(cause: &str) -> &'static str {
     }
 }
 
-/// Waits for a whole answer. The limit also applies to a node that sends the head of an answer and then nothing.
+/// Waits for a whole answer, or for the head of a stream. The limit also applies to a node that sends the head of an
+/// answer and then nothing.
 ///
 /// # Errors
 /// The status of the node, or of the time limit.

@@ -196,7 +196,7 @@ async fn follow_topic(
         QueryApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
     let filter = TopicFilter { topic: topic.as_bytes().clone(), last_seen: Some(after.to_pb()) };
     let request = SubscribeTopicsRequest { filters: vec![filter] };
-    let response = api.subscribe_topics(request).await?;
+    let response = client::whole(api.subscribe_topics(request)).await?;
     tell_expired(response.metadata());
     let of_others = move |bytes: &Bytes| {
         let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
@@ -229,7 +229,8 @@ async fn follow_originators(
     let path = PathAndQuery::from_static(SUBSCRIBE_ORIGINATORS);
     // The codec of the stub keeps only the last one of several lists in a message.
     let codec = BoundedCodec::<SubscribeOriginatorsRequest, OriginatorsFrame>::default();
-    let response = grpc.server_streaming(Request::new(request), path, codec).await?;
+    let opened = grpc.server_streaming(Request::new(request), path, codec);
+    let response = client::whole(opened).await?;
     tell_expired(response.metadata());
     let of_others = move |bytes: &Bytes| {
         let id = OriginatorEnvelope::id_of(bytes.clone()).ok()?;
@@ -247,7 +248,8 @@ async fn follow_all(
     sender: StreamSender,
 ) -> Result<(), Status> {
     let mut api = MetadataApiClient::new(channel.clone());
-    let mut clocks = api.subscribe_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
+    let opened = api.subscribe_sync_cursor(GetSyncCursorRequest {});
+    let mut clocks = client::whole(opened).await?.into_inner();
     tokio::spawn(async move {
         let mut followed = Followed::default();
         let mut after = match from {
@@ -405,8 +407,12 @@ fn unreadable(hex: &str, error: &dyn std::fmt::Display) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use hawser_node::error::RunErrorKind;
+    use tokio::net::TcpListener;
+    use tonic::Code;
 
     #[test]
     fn a_stream_begins_now_at_the_start_or_at_a_cursor() {
@@ -470,6 +476,28 @@ mod tests {
         assert!(send(&Bytes::new()).await);
         drop(printer);
         assert!(!send(&Bytes::new()).await, "the printer has ended");
+    }
+
+    /// A node that takes connections and never answers.
+    #[tokio::test]
+    async fn a_stream_that_a_node_does_not_open_holds_the_command_no_longer_than_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let channel = client::connect(&address).await.unwrap();
+        tokio::time::pause();
+        let topic = parse_topic("0x00ab").unwrap();
+        for target in [
+            FollowTarget::All,
+            FollowTarget::Originator(OriginatorId(100)),
+            FollowTarget::Topic(topic),
+        ] {
+            let (sender, _printer) = StreamSender::new();
+            let from = StartPoint::After(Cursor::new());
+            let opened = follow(channel.clone(), target.clone(), from, sender);
+            let ended = tokio::time::timeout(Duration::from_secs(3600), opened).await;
+            let ended = ended.unwrap_or_else(|_| panic!("{target:?} waits for ever"));
+            assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded, "{target:?}");
+        }
     }
 
     #[test]
