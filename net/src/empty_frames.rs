@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hawser_dial::EventsLeft;
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::MAX_ANSWERED_GAPS;
 use parking_lot::Mutex;
 
 use crate::counters::PeerError;
-use crate::events_left::EventsLeft;
 
 /// Frames that each want and each envelope explains. Calculated: a stream with one gap and its end, and one more.
 const EXPLAINED: u32 = 4;

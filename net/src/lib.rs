@@ -11,8 +11,7 @@
 //!   that peers announce; `registry_change`: the end of a session whose peer has left or moved;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for; `streams` frees the buffers of both;
-//! - `empty_frames`: the bound of frames without envelopes; `events_left`: events that a peer may still cause;
-//!   `arrived_bytes`: answers that are not whole yet;
+//! - `empty_frames`: the bound of frames without envelopes; `arrived_bytes`: answers that are not whole yet;
 //! - `grpc`: the same for peers that speak gRPC only; `replica_sources`: the sources of a replica;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
@@ -31,7 +30,6 @@ pub mod counters;
 mod dial;
 mod empty_frames;
 pub mod endpoint;
-mod events_left;
 mod failures;
 mod grpc;
 mod handshake;

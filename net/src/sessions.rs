@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hawser_dial::EventsLeft;
 use hawser_engine::replication::GapWants;
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::frame::{CloseCode, FEATURE_GAPS_ALONE};
@@ -14,7 +15,6 @@ use tokio::sync::watch;
 
 use crate::announced_addresses::AnnouncedAddresses;
 use crate::backoff::ViolationPauses;
-use crate::events_left::EventsLeft;
 use crate::handshake::ProvenConnection;
 use crate::streams::close_code;
 

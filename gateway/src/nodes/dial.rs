@@ -1,14 +1,50 @@
 //! Connections to nodes. A node's operator chooses its address and could name one in a private network, such as the
 //! gateway's own. Private addresses are therefore refused unless the gateway's operator allows them. The check
-//! applies to the address of the connection, after the look-up of the name in the registry.
+//! applies to the address of the connection, after the look-up of the name in the registry. A node also chooses its
+//! certificates and its HTTP/2 frames, so the connections of a gateway bound both.
 
 use std::io;
+use std::time::Duration;
 
-use hawser_dial::{DialledNetworks, look_up};
+use hawser_dial::{
+    DialledNetworks, FrameFlood, HostStream, HostTls, MeteredStream, look_up, public_authorities,
+};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::{Service, service_fn};
+
+/// Time without a connection to a node that has flooded one with frames that carry nothing. A guess: each flood takes a
+/// core some ten milliseconds before it ends the connection.
+const FLOOD_PAUSE: Duration = Duration::from_secs(5);
+
+/// Returns a connector for the calls of a gateway to the node at `url`, over TLS for `https:`. It connects as
+/// [`node_connector`] does. A flood of frames ends the connection, and there is none for [`FLOOD_PAUSE`].
+pub(super) fn gateway_connector(
+    url: Uri,
+    allow_private: bool,
+) -> impl Service<Uri, Response = TokioIo<MeteredStream>, Error = io::Error, Future: Send>
++ Clone
++ Send
++ 'static {
+    let flood = FrameFlood::default();
+    service_fn(move |_: Uri| {
+        let (url, flood) = (url.clone(), flood.clone());
+        async move {
+            if flood.last().is_some_and(|at| at.elapsed() < FLOOD_PAUSE) {
+                return Err(FrameFlood::error());
+            }
+            let tcp = dial(&url, allow_private).await?;
+            let stream: Box<dyn HostStream> = if url.scheme_str() == Some("https") {
+                let host = url.host().unwrap_or_default();
+                Box::new(HostTls::new(host, public_authorities())?.connect(tcp).await?)
+            } else {
+                Box::new(tcp)
+            };
+            Ok(TokioIo::new(MeteredStream::new(stream, flood)))
+        }
+    })
+}
 
 /// Returns a connector for calls to nodes of the registry. Each of its connections goes to an address that the look-up
 /// of the name gave: to a private one only if `allow_private`, and to none at which no node can be.
@@ -46,7 +82,29 @@ pub(super) async fn dial(uri: &Uri, allow_private: bool) -> io::Result<TcpStream
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
+
+    /// Played by a node whose frames carry nothing.
+    #[tokio::test]
+    async fn a_node_that_floods_its_connection_with_frames_is_left_for_a_while() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            // Room for more requests (RFC 9113 §6.9).
+            let updates = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1].repeat(1000);
+            while connection.write_all(&updates).await.is_ok() {}
+        });
+        let mut connector = gateway_connector(url.clone(), true);
+        let flood = FrameFlood::error().to_string();
+        let mut stream = connector.call(url.clone()).await.unwrap().into_inner();
+        let ended = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        assert_eq!(ended.unwrap_err().to_string(), flood);
+        let again = connector.call(url).await.map(|_| "it connects again").unwrap_err();
+        assert_eq!(again.to_string(), flood);
+    }
 
     #[tokio::test]
     async fn a_name_of_a_private_address_is_refused_too() {

@@ -10,10 +10,10 @@ use hawser_serve::CheckedChannel;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::transport::{ClientTlsConfig, Endpoint, Error as TransportError};
+use tonic::transport::{Endpoint, Error as TransportError, Uri};
 
 use super::batch::{Batcher, PayerSettings};
-use super::dial::node_connector;
+use super::dial::gateway_connector;
 use super::reporter::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::select::Candidate;
@@ -239,19 +239,19 @@ impl fmt::Debug for Node {
 /// # Errors
 /// An error if the address is not the URL of a gRPC server.
 pub fn node_channel(address: &str, allow_private: bool) -> Result<CheckedChannel, TransportError> {
-    Ok(endpoint(address)?.connect_with_connector_lazy(node_connector(allow_private)).into())
+    let url = Endpoint::from_shared(address.to_owned())?.uri().clone();
+    let connector = gateway_connector(url.clone(), allow_private);
+    Ok(endpoint(url).connect_with_connector_lazy(connector).into())
 }
 
-/// Returns the endpoint of a node's URL, with TLS for `https:`.
-fn endpoint(address: &str) -> Result<Endpoint, TransportError> {
-    let endpoint = Endpoint::from_shared(address.to_owned())?
+/// Returns the endpoint of a node's URL. The connector dials it and speaks TLS, because the library's own TLS would be
+/// above the meter of frames.
+fn endpoint(url: Uri) -> Endpoint {
+    Endpoint::from_static("http://node")
+        .origin(url)
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES);
-    if address.starts_with("https:") {
-        return endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots());
-    }
-    Ok(endpoint)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
 }

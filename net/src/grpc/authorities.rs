@@ -3,18 +3,15 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
+use hawser_dial::public_authorities;
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-
-use super::short_chains::ShortChains;
 
 /// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
 const VARIABLE: &str = "SSL_CERT_FILE";
@@ -25,21 +22,18 @@ const READ_MAX: Duration = Duration::from_secs(2);
 /// The beginning of each certificate in it.
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Returns how peers are connected to over TLS. The file is read for each connection, so that one that was renewed
-/// counts.
-///
-/// # Errors
-/// When TLS cannot be set up at all.
-pub(super) async fn tls_config() -> Result<ClientConfig, rustls::Error> {
+/// Returns the authorities that may issue the certificates of peers. The file is read for each connection, so that one
+/// that was renewed counts.
+pub(super) async fn trusted() -> RootCertStore {
     let file = std::env::var_os(VARIABLE).filter(|file| !file.is_empty());
-    tls_config_with(file).await
+    trusted_with(file).await
 }
 
-/// Sets up TLS with the public authorities and those of `file`. Without a usable file it warns once, and uses
-/// the public ones.
-async fn tls_config_with(file: Option<OsString>) -> Result<ClientConfig, rustls::Error> {
+/// Returns the public authorities and those of `file`. Without a usable file it warns once, and returns the public
+/// ones.
+async fn trusted_with(file: Option<OsString>) -> RootCertStore {
     static IS_TOLD: AtomicBool = AtomicBool::new(false);
-    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    let mut roots = public_authorities();
     if let Some(file) = file {
         let read = timeout(READ_MAX, read(&file)).await;
         let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
@@ -56,20 +50,7 @@ async fn tls_config_with(file: Option<OsString>) -> Result<ClientConfig, rustls:
             Err(_) => {}
         }
     }
-    trusting(roots)
-}
-
-/// Returns how to connect to a peer whose certificate one of `roots` has issued.
-fn trusting(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ShortChains(verifier)))
-        .with_no_client_auth();
-    Ok(config)
+    roots
 }
 
 /// Returns the certificates of a file.
@@ -110,10 +91,6 @@ fn read_now(file: &OsString) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use rustls::ServerConfig;
-    use rustls::pki_types::{PrivateKeyDer, ServerName};
-    use tokio_rustls::{TlsAcceptor, TlsConnector};
-
     use super::*;
 
     #[tokio::test]
@@ -138,40 +115,9 @@ mod tests {
         }
         let damaged = [BEGIN, b"\n!\n-----END CERTIFICATE-----\n"].concat();
         for path in unusable.into_iter().chain([file("damaged", &damaged)]) {
-            assert!(tls_config_with(Some(path.clone())).await.is_ok(), "{path:?}");
+            let trusted = trusted_with(Some(path.clone())).await;
+            assert_eq!(trusted.len(), public_authorities().len(), "{path:?}");
         }
         std::fs::remove_dir_all(&folder).unwrap();
-    }
-
-    /// A peer, or a host on the way to it, may send any certificates behind its own.
-    #[tokio::test]
-    async fn a_peer_with_a_long_chain_is_left_before_its_certificates_are_followed() {
-        let made = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();
-        let own = made.cert.der().clone();
-        let mut roots = RootCertStore::empty();
-        roots.add(own.clone()).unwrap();
-        let client = Arc::new(trusting(roots).unwrap());
-        // The first certificate suffices, so the library alone would accept each of these chains.
-        let accepts = async |behind: Vec<CertificateDer<'static>>| {
-            let chain = [vec![own.clone()], behind].concat();
-            let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let server = ServerConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(chain, key)
-                .unwrap();
-            let (near, far) = tokio::io::duplex(64 * 1024);
-            let name = ServerName::try_from("peer").unwrap();
-            let connecting = TlsConnector::from(client.clone()).connect(name, near);
-            let accepting = TlsAcceptor::from(Arc::new(server)).accept(far);
-            let (connected, _) = tokio::join!(connecting, accepting);
-            connected.is_ok()
-        };
-        assert!(accepts(vec![own.clone(); 4]).await);
-        assert!(!accepts(vec![own.clone(); 5]).await, "too many");
-        let long = CertificateDer::from(vec![0; 17 * 1024]);
-        assert!(!accepts(vec![long]).await, "too long together");
     }
 }

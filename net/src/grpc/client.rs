@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hawser_dial::FrameFlood;
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
 use hawser_proto::frame::MAX_CLOCK_ENTRIES;
 use hawser_proto::pb::hawser::checkpoint_api::{GetCheckpointRequest, GetCheckpointResponse};
@@ -27,10 +28,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_prost::ProstEncoder;
 
 use super::answer::{Answer, LongMessages, MESSAGE_BYTES_MAX};
-use super::authorities::tls_config;
+use super::authorities::trusted;
 use super::call_error::{PeerCallError, within, within_arrivals};
 use super::connector::PeerConnector;
-use super::frame_meter::FrameFlood;
 use super::messages::{read, read_frame, read_list};
 use super::plain_text::{is_tls, may_get_token};
 use super::token::PeerTokens;
@@ -150,14 +150,13 @@ impl PeerClient {
         tokens: Option<PeerTokens>,
     ) -> Result<Self, PeerCallError> {
         let (origin, flood) = (uri(url)?, FrameFlood::default());
-        let tls = if is_tls(url) { Some(tls_config().await) } else { None };
-        let tls = tls.transpose().map_err(|error| failed(&error))?;
+        let roots = if is_tls(url) { Some(trusted().await) } else { None };
         let of_connection = ArrivedBytes::default();
         let (noted, counted) = (flood.clone(), of_connection.clone());
-        let connector = PeerConnector::new(origin.clone(), addresses, tls, noted, counted);
+        let connector = PeerConnector::new(origin.clone(), addresses, roots, noted, counted);
         let connector = connector.map_err(|error| failed(&error))?;
         let channel = within(CONNECT_MAX, connect_with(connector, origin)).await;
-        let channel = channel.map_err(|error| flood.named(error))?;
+        let channel = channel.map_err(|error| named(&flood, error))?;
         let (long, arrived) = (LongMessages::new(), ArrivedBytes::default());
         let tokens = tokens.filter(|_| may_get_token(url, addresses)).map(Arc::new);
         Ok(Self { channel, flood, long, tokens, arrived, of_connection })
@@ -194,7 +193,7 @@ impl PeerClient {
         let asked = self.asked(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX, None);
         let asked = within_arrivals(CALL_MAX, &self.of_connection, asked);
         let answer = within(LATE_CLOCK_MAX, asked).await;
-        let answer = answer.map_err(|error| self.flood.named(error).into_failure());
+        let answer = answer.map_err(|error| named(&self.flood, error).into_failure());
         let (heads, quic_address) = match answer {
             Ok((message, answer)) => {
                 let metadata_api::GetSyncCursorResponse { latest_sync } = read(message)?;
@@ -329,7 +328,7 @@ impl PeerClient {
         flag: Option<&'static str>,
     ) -> Result<(Bytes, Answer), PeerCallError> {
         let answer = within(CALL_MAX, self.asked(path, request, bytes_max, flag)).await;
-        answer.map_err(|error| self.flood.named(error).into_failure())
+        answer.map_err(|error| named(&self.flood, error).into_failure())
     }
 
     /// Makes such a call without a limit on its time.
@@ -387,7 +386,7 @@ impl PeerClient {
         let token = self.tokens.as_ref().and_then(|it| it.token_of_stream(unix_s()));
         let call = self.call(path, request, MESSAGE_BYTES_MAX, None, token);
         let answer = within(HEAD_MAX, call).await;
-        let answer = answer.map_err(|error| self.flood.named(error).into_failure())?.into_stream();
+        let answer = answer.map_err(|error| named(&self.flood, error).into_failure())?.into_stream();
         Ok(EnvelopeStream { answer, flood: self.flood.clone(), method })
     }
 
@@ -442,6 +441,11 @@ async fn connect_with(connector: PeerConnector, origin: Uri) -> Result<Channel, 
     Ok(endpoint.connect_with_connector(connector).await?)
 }
 
+/// Returns the error of a call, by its cause if that is a flood: the library tells that the connection is lost.
+fn named(flood: &FrameFlood, error: PeerCallError) -> PeerCallError {
+    if flood.last().is_some() { PeerError::EmptyFrames.into() } else { error }
+}
+
 fn uri(url: &str) -> Result<Uri, PeerCallError> {
     url.parse::<Uri>().map_err(|error| failed(&error))
 }
@@ -455,7 +459,7 @@ impl EnvelopeStream {
     /// stream. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, PeerCallError> {
         let message = self.answer.next().await;
-        let message = message.map_err(|error| self.flood.named(error).into_failure())?;
+        let message = message.map_err(|error| named(&self.flood, error).into_failure())?;
         let Some(message) = message else { return Ok(None) };
         let envelopes = match self.method {
             StreamMethod::Originators => read_frame(message)?,

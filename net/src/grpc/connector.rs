@@ -4,24 +4,20 @@ use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hawser_dial::{FrameFlood, HostStream, HostTls, MeteredStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
+use rustls::RootCertStore;
 use tonic::codegen::Service;
 use tonic::transport::Uri;
 
-use super::frame_meter::{FLOODED, FrameFlood, MeteredStream, PeerStream};
+use super::counted_stream::CountedStream;
 use crate::arrived_bytes::ArrivedBytes;
 
-/// The name of HTTP/2 over TLS. Specified: RFC 9113 §3.2.
-const HTTP2: &[u8] = b"h2";
 /// Interval of TCP's own probes on a silent connection. Guessed.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Longest wait for all addresses of a name together, each of which has a share. Guessed: as for the whole connection.
@@ -51,40 +47,32 @@ impl Service<Name> for CheckedAddresses {
 pub(super) struct PeerConnector {
     http: HttpConnector<CheckedAddresses>,
     target: Uri,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<HostTls>,
     flood: FrameFlood,
     arrived: ArrivedBytes,
 }
 
 impl PeerConnector {
-    /// Connects to the first of `addresses` that answers, those of the host of `target`, over TLS with a configuration
-    /// for this host. It connects no more once `flood` is noted. The bytes that arrive are counted in `arrived`.
+    /// Connects to the first of `addresses` that answers, those of the host of `target`, over TLS if there are
+    /// `roots`: one of them has to have issued the host's certificate. It connects no more once `flood` is noted. The
+    /// bytes that arrive are counted in `arrived`.
     ///
     /// # Errors
     /// When the host has no name for TLS.
     pub(super) fn new(
         target: Uri,
         addresses: &[SocketAddr],
-        tls: Option<ClientConfig>,
+        roots: Option<RootCertStore>,
         flood: FrameFlood,
         arrived: ArrivedBytes,
     ) -> io::Result<Self> {
-        // An IPv6 address has brackets in a URL.
-        let host = target.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let mut http = HttpConnector::new_with_resolver(CheckedAddresses(addresses.to_vec()));
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(TCP_KEEP_ALIVE));
         http.set_connect_timeout(Some(ADDRESSES_MAX));
-        let tls = match tls {
-            Some(mut config) => {
-                config.alpn_protocols = vec![HTTP2.to_vec()];
-                let name = ServerName::try_from(host).map_err(io::Error::other)?;
-                Some((TlsConnector::from(Arc::new(config)), name))
-            }
-            None => None,
-        };
+        let host = target.host().unwrap_or_default();
+        let tls = roots.map(|roots| HostTls::new(host, roots)).transpose()?;
         Ok(Self { http, target, tls, flood, arrived })
     }
 }
@@ -99,24 +87,18 @@ impl Service<Uri> for PeerConnector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        if self.flood.is_noted() {
-            return Box::pin(std::future::ready(Err(io::Error::other(FLOODED))));
+        if self.flood.last().is_some() {
+            return Box::pin(ready(Err(FrameFlood::error())));
         }
         let connecting = self.http.call(self.target.clone());
         let (tls, flood, arrived) = (self.tls.clone(), self.flood.clone(), self.arrived.clone());
         Box::pin(async move {
             let tcp = connecting.await.map_err(io::Error::other)?.into_inner();
-            let stream: Box<dyn PeerStream> = match tls {
-                Some((tls, name)) => {
-                    let stream = tls.connect(name, tcp).await?;
-                    if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
-                        return Err(io::Error::other("the peer does not speak HTTP/2 over TLS"));
-                    }
-                    Box::new(stream)
-                }
-                None => Box::new(tcp),
+            let stream: Box<dyn HostStream> = match tls {
+                Some(tls) => Box::new(CountedStream::new(tls.connect(tcp).await?, arrived)),
+                None => Box::new(CountedStream::new(tcp, arrived)),
             };
-            Ok(TokioIo::new(MeteredStream::new(stream, flood, arrived)))
+            Ok(TokioIo::new(MeteredStream::new(stream, flood)))
         })
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use hawser_dial::EventsLeft;
 use hawser_engine::replication::{PeerViolation, StrandItem, Want, can_have_expired};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
@@ -13,7 +14,6 @@ use super::answered_places::AnsweredPlaces;
 use super::asked_peer::AskedPeer;
 use super::canonical_envelope::{self, CanonicalEnvelope};
 use crate::counters::PeerError;
-use crate::events_left::EventsLeft;
 
 /// Bytes of envelopes that go to the follower at once; a larger envelope goes alone. As over QUIC.
 const BATCH_BYTES_MAX: usize = 512 * 1024;

@@ -10,9 +10,8 @@
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical_envelope`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `messages`, `call_error`: the calls on the wire;
-//! - `connector`, `frame_meter`: connections, and the bound of frames on them that carry nothing;
-//! - `token`, `authorities`: the proof of this node's id, and the certificates that are trusted; `short_chains`: the
-//!   bound on those that a peer sends.
+//! - `connector`, `counted_stream`: connections, and the bytes that arrive on them;
+//! - `token`, `authorities`: the proof of this node's id, and the certificates that are trusted.
 //!
 //! A peer proves no id over gRPC: it is the server at the address in the registry, and every envelope proves
 //! itself. `docs/protocol/replication.md`, section *Over gRPC*.
@@ -27,15 +26,14 @@ pub(crate) mod canonical_envelope;
 mod checkpoints;
 mod client;
 mod connector;
+mod counted_stream;
 mod feed;
-mod frame_meter;
 mod messages;
 mod own_membership;
 mod page_limit;
 pub(crate) mod plain_text;
 mod range_gaps;
 mod session;
-mod short_chains;
 pub(crate) mod strand;
 pub(crate) mod token;
 mod want_silence;

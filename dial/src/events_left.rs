@@ -1,14 +1,14 @@
 //! The number of events that a peer may still cause.
 //!
 //! Written here because a request of this node allows its peer more events at once ([`EventsLeft::add`]), and the usual
-//! rate limiters add events by time alone. `hawser-serve` has a bucket, but `net` does not use that crate. A property
-//! test checks the bound.
+//! rate limiters add events by time alone. `hawser-serve` has a bucket, but crates that dial do not use that one. A
+//! property test checks the bound.
 
 use std::time::{Duration, Instant};
 
 /// The events that a peer may still cause: a number at once, and one more after each interval.
 #[derive(Debug)]
-pub(crate) struct EventsLeft {
+pub struct EventsLeft {
     left: u32,
     most: u32,
     every: Duration,
@@ -19,17 +19,19 @@ pub(crate) struct EventsLeft {
 impl EventsLeft {
     /// Creates the count with `most` events left, which is also its upper bound. One event is added after each `every`,
     /// which must not be 0.
-    pub(crate) fn new(most: u32, every: Duration, now: Instant) -> Self {
+    #[must_use]
+    pub fn new(most: u32, every: Duration, now: Instant) -> Self {
         Self { left: most, most, every, filled_at: now }
     }
 
     /// Adds events, up to the bound.
-    pub(crate) fn add(&mut self, events: u32) {
+    pub fn add(&mut self, events: u32) {
         self.left = self.left.saturating_add(events).min(self.most);
     }
 
     /// Takes one event. Returns false if none is left.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    #[must_use]
+    pub fn take(&mut self, now: Instant) -> bool {
         self.fill(now);
         let left = self.left.checked_sub(1);
         self.left = left.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The bound of HTTP/2 frames by which a peer costs its caller work, and which carry nothing: pings, settings, window
+//! The bound of HTTP/2 frames by which a server costs its caller work, and which carry nothing: pings, settings, window
 //! updates, resets, tiny pieces of data, frames of unknown types, heads of responses that are not the last.
 //!
 //! Each costs the peer a few bytes. The HTTP library answers or drops each, or keeps it until the response comes, and
@@ -9,15 +9,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::call_error::PeerCallError;
-use crate::arrived_bytes::ArrivedBytes;
-use crate::counters::PeerError;
 use crate::events_left::EventsLeft;
 
 /// Lengths of a frame's head, and of what the caller sends before its first frame (RFC 9113 §3.4, §4.1).
@@ -47,46 +44,46 @@ const FRAMES_PER_CALL: u32 = 4;
 /// informational ones. The library keeps all of them, of 16 KiB each, until the response is read.
 const HEADS_PER_CALL_MAX: u8 = 8;
 
-/// Text of the error that ends the connection.
-pub(super) const FLOODED: &str = "too many HTTP/2 frames that carry nothing";
+/// Frames that one of data explains, and further ones for each KiB in it. A server gives room back for what it has read,
+/// of the stream and of the connection: those of Go for each 4 KiB, and earlier ones for each piece.
+const FRAMES_PER_DATA: u32 = 2;
+const BYTES_PER_FRAME: usize = 1024;
 
-/// The note that the connection to a peer was ended because of a flood. Clones share it.
+/// The time of the last flood of a server that ended a connection to it. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct FrameFlood(Arc<AtomicBool>);
+pub struct FrameFlood(Arc<Mutex<Option<Instant>>>);
 
 impl FrameFlood {
-    /// Returns true once a flood has ended the connection.
-    pub(super) fn is_noted(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Returns the time of the last flood; `None` if there was none.
+    #[must_use]
+    pub fn last(&self) -> Option<Instant> {
+        *self.0.lock()
     }
 
-    /// Returns the error of a call, by its cause if that is a flood: the library tells that the connection is lost.
-    pub(super) fn named(&self, error: PeerCallError) -> PeerCallError {
-        if self.is_noted() { PeerError::EmptyFrames.into() } else { error }
+    /// Returns the error of a connection that a flood has ended, or that is not opened again for that.
+    #[must_use]
+    pub fn error() -> io::Error {
+        io::Error::other("too many HTTP/2 frames that carry nothing")
     }
 }
 
 /// A connection, with or without TLS.
-pub(super) trait PeerStream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait HostStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> PeerStream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> HostStream for T {}
 
 /// A connection behind the meter.
-pub(super) struct MeteredStream {
-    inner: Box<dyn PeerStream>,
+pub struct MeteredStream {
+    inner: Box<dyn HostStream>,
     meter: FrameMeter,
     flood: FrameFlood,
-    arrived: ArrivedBytes,
 }
 
 impl MeteredStream {
-    /// Ends reads with an error, and notes `flood`, once the peer floods the connection. Counts all bytes that arrive.
-    pub(super) fn new(
-        inner: Box<dyn PeerStream>,
-        flood: FrameFlood,
-        arrived: ArrivedBytes,
-    ) -> Self {
-        Self { inner, meter: FrameMeter::new(Instant::now()), flood, arrived }
+    /// Ends reads with an error, and notes `flood`, once the server floods the connection.
+    #[must_use]
+    pub fn new(inner: Box<dyn HostStream>, flood: FrameFlood) -> Self {
+        Self { inner, meter: FrameMeter::new(Instant::now()), flood }
     }
 }
 
@@ -98,12 +95,12 @@ impl AsyncRead for MeteredStream {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, into))?;
-        self.arrived.add(into.filled().len() - before);
-        if self.meter.received(&into.filled()[before..], Instant::now()) {
+        let now = Instant::now();
+        if self.meter.received(&into.filled()[before..], now) {
             return Poll::Ready(Ok(()));
         }
-        self.flood.0.store(true, Ordering::Relaxed);
-        Poll::Ready(Err(io::Error::other(FLOODED)))
+        *self.flood.0.lock() = Some(now);
+        Poll::Ready(Err(FrameFlood::error()))
     }
 }
 
@@ -149,7 +146,7 @@ impl FrameMeter {
         }
     }
 
-    /// Notes the calls that begin and end in bytes that were sent to the peer.
+    /// Notes the calls that begin and end, and the data, in bytes that were sent to the peer.
     fn sent(&mut self, mut bytes: &[u8]) {
         while let Some(frame) = self.sent.next(&mut bytes) {
             match frame.kind {
@@ -157,6 +154,11 @@ impl FrameMeter {
                     self.heads.insert(frame.stream, 0);
                     self.frames.add(FRAMES_PER_CALL);
                     self.answered_frames.add(1);
+                }
+                DATA => {
+                    let updates = u32::try_from(frame.len / BYTES_PER_FRAME).unwrap_or(u32::MAX);
+                    self.frames.add(updates.saturating_add(FRAMES_PER_DATA));
+                    self.answered_frames.add(1); // by such pings some servers measure how fast data comes
                 }
                 RST_STREAM => {
                     self.heads.remove(&frame.stream);
@@ -250,8 +252,6 @@ impl FrameHeads {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
     use super::*;
 
     fn frame(kind: u8, flags: u8, stream: u8, len: u8) -> Vec<u8> {
@@ -297,20 +297,6 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn all_that_arrives_on_a_connection_is_counted() {
-        let (near, mut far) = tokio::io::duplex(64 * 1024);
-        let (flood, arrived) = (FrameFlood::default(), ArrivedBytes::default());
-        let mut stream = MeteredStream::new(Box::new(near), flood, arrived.clone());
-        let sent = frame(DATA, 0, 1, 255).repeat(40);
-        far.write_all(&sent).await.unwrap();
-        assert!(!arrived.take_enough(), "it was not read yet");
-        let mut received = vec![0; sent.len()];
-        stream.read_exact(&mut received).await.unwrap();
-        assert_eq!(received, sent);
-        assert!(arrived.take_enough());
-    }
-
     #[test]
     fn a_response_has_few_heads_and_its_call_explains_no_others() {
         let now = Instant::now();
@@ -340,6 +326,19 @@ mod tests {
             }
             assert!(meter.heads.is_empty(), "the call has ended");
             meter.sent(&frame(HEADERS, 4, 1, 30));
+        }
+    }
+    /// A server that gives room back for each 4 KiB of a long request, as those of Go do.
+    #[test]
+    fn room_that_a_server_gives_back_for_what_it_was_sent_is_no_flood() {
+        let now = Instant::now();
+        let mut meter = asked(now);
+        let mut data = vec![0, 0x40, 0, DATA, 0, 0, 0, 0, 1];
+        data.resize(HEAD_LEN_BYTES + 16 * 1024, 0);
+        let updates = frame(8, 0, 0, 4).repeat(8);
+        for number in 0..5_000 {
+            meter.sent(&data);
+            assert!(meter.received(&updates, now), "{number}");
         }
     }
 }
