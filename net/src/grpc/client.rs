@@ -386,7 +386,8 @@ impl PeerClient {
         let token = self.tokens.as_ref().and_then(|it| it.token_of_stream(unix_s()));
         let call = self.call(path, request, MESSAGE_BYTES_MAX, None, token);
         let answer = within(HEAD_MAX, call).await;
-        let answer = answer.map_err(|error| named(&self.flood, error).into_failure())?.into_stream();
+        let answer =
+            answer.map_err(|error| named(&self.flood, error).into_failure())?.into_stream();
         Ok(EnvelopeStream { answer, flood: self.flood.clone(), method })
     }
 
