@@ -8,7 +8,8 @@
 //!
 //! A connection is charged for these buffers, by the bytes that have come between such fields: usual clients enter some
 //! of them, soon after one another. So the lengths of fields and the places of their names are read here; values and
-//! Huffman codes are not. What is malformed ends the connection in the library.
+//! Huffman codes are not. What is malformed ends the connection in the library, except a stream that depends on
+//! itself.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -61,8 +62,12 @@ struct BlockFrame {
     len: usize,
     /// True before the byte that tells the length of the padding.
     is_padded: bool,
-    /// Bytes that are left in front of the block's part.
+    /// Bytes of the priority that are left in front of the block's part.
     front: usize,
+    /// Those that have come, as a number.
+    priority: u64,
+    /// The stream of the frame.
+    stream: u32,
     /// Bytes of the block that are left, with the padding as long as its length is not known.
     block: usize,
 }
@@ -132,6 +137,22 @@ impl Number {
     }
 }
 
+impl BlockFrame {
+    /// Reads bytes of the priority. Skips the block of a stream that depends on itself: the library resets that stream
+    /// alone, and enters none of the fields, so counting them would shift the places of all others.
+    fn read_priority(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.priority = (self.priority << 8) | u64::from(*byte);
+            self.front -= 1;
+        }
+        // The last byte is a weight, and the first bit a flag.
+        let stream = (self.priority >> 8) & u64::from(u32::MAX >> 1);
+        if !bytes.is_empty() && self.front == 0 && stream == u64::from(self.stream) {
+            self.block = 0;
+        }
+    }
+}
+
 impl KeptFields {
     /// Begins a frame.
     pub(crate) fn begin(&mut self, head: FrameHead) {
@@ -143,7 +164,7 @@ impl KeptFields {
                 let is_padded = flags & PADDED != 0;
                 let front = if flags & PRIORITY == 0 { 0 } else { PRIORITY_LEN_BYTES };
                 let block = len.saturating_sub(front + usize::from(is_padded));
-                BlockFrame { len, is_padded, front, block }
+                BlockFrame { len, is_padded, front, priority: 0, stream: head.stream, block }
             }
             // The library joins it with what is left of the frames before it.
             CONTINUATION => {
@@ -166,7 +187,7 @@ impl KeptFields {
             payload = rest;
         }
         let front = frame.front.min(payload.len());
-        frame.front -= front;
+        frame.read_priority(&payload[..front]);
         let block = frame.block.min(payload.len() - front);
         frame.block -= block;
         self.read_block(&payload[front..front + block]);

@@ -138,6 +138,34 @@ fn the_parts_of_a_block_are_read_as_one() {
     }
 }
 
+/// Played by a stranger who enters a name, and then fields that the library does not read, so that the name's place
+/// would be taken for that of another one.
+#[test]
+fn fields_of_a_stream_that_depends_on_itself_move_no_place() {
+    let depending_on = |stream: u8| [&[0x80, 0, 0, stream, 9][..], ORDINARY].concat();
+    let padded = [&[1][..], &depending_on(1)[..], &b"x"[..]].concat();
+    let whole = depending_on(1);
+    let blocks: [(u8, &[u8]); 2] = [(PRIORITY, &whole[..]), (PADDED | PRIORITY, &padded[..])];
+    for (flags, block) in blocks {
+        let mut fields = KeptFields::default();
+        send(&mut fields, HEADERS, END_HEADERS, AUTHORITY);
+        send(&mut fields, HEADERS, flags | END_HEADERS, block);
+        let len = u32::try_from(block.len()).unwrap();
+        fields.begin(FrameHead { len, kind: HEADERS, flags: flags | END_HEADERS, stream: 1 });
+        block.iter().for_each(|byte| fields.read(&[*byte]));
+        send(&mut fields, HEADERS, END_HEADERS, b"\x7e\x01o"); // the name at place 62
+        assert_eq!(
+            fields.newest.iter().map(Option::is_some).collect::<Vec<_>>(),
+            [true, true],
+            "{flags}"
+        );
+    }
+    // The library enters the fields of a stream that depends on another one.
+    let mut fields = KeptFields::default();
+    send(&mut fields, HEADERS, PRIORITY | END_HEADERS, &depending_on(3));
+    assert_eq!(fields.newest.len(), 1);
+}
+
 /// The library ends such a connection.
 #[test]
 fn malformed_blocks_are_read_to_their_end() {
