@@ -6,9 +6,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -92,7 +90,9 @@ impl ServerCertVerifier for ShortChains {
     ) -> Result<ServerCertVerified, Error> {
         let len_bytes: usize = intermediates.iter().map(|certificate| certificate.len()).sum();
         if intermediates.len() > INTERMEDIATES_MAX || len_bytes > INTERMEDIATES_LEN_BYTES_MAX {
-            return Err(CertificateError::ApplicationVerificationFailure.into());
+            let why =
+                "the server sends more than four certificates behind its own, or 16 KiB of them";
+            return Err(Error::General(why.to_owned()));
         }
         self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }

@@ -49,6 +49,8 @@ pub(crate) struct KeptFields {
     newest: VecDeque<Option<usize>>,
     /// Bytes that have come since the last field that keeps its buffer.
     since: usize,
+    /// Bytes of the longest frame since then. Its buffer may be the one that the next such field keeps.
+    longest: usize,
     /// The most bytes that were kept at one time.
     most: usize,
     /// The part of them that was taken as owed.
@@ -173,6 +175,7 @@ impl KeptFields {
             }
             _ => BlockFrame::default(),
         };
+        self.longest = self.longest.max(self.frame.len).max(len);
     }
 
     /// Reads bytes of the frame's payload.
@@ -275,7 +278,8 @@ impl KeptFields {
     /// that is longer than the table. It then has forgotten all before that one, so no place of a name differs.
     fn enter(&mut self, is_pseudo: bool) {
         let kept = is_pseudo.then(|| {
-            let most = BUFFERS_PER_FIELD * self.frame.len.max(BUFFER_LEN_BYTES);
+            let longest = std::mem::replace(&mut self.longest, self.frame.len);
+            let most = BUFFERS_PER_FIELD * longest.max(BUFFER_LEN_BYTES);
             std::mem::take(&mut self.since).saturating_mul(KEPT_PER_BYTE).min(most)
         });
         self.newest.push_front(kept);
