@@ -52,6 +52,15 @@ impl Attacker {
         Some(stream)
     }
 
+    /// Sends calls that fit into the node's windows, on a connection of their own, and returns it. It is not read.
+    async fn send_in_window(&self, calls: &[u8]) -> Option<TcpStream> {
+        let mut stream = self.send(&raw::http2_preface_without_windows()).await?;
+        // The node's settings come with the connection's window. What is sent before is more than that has room for.
+        let _ = timeout(EXCHANGE, stream.read(&mut [0; 1024])).await;
+        let _ = timeout(EXCHANGE, stream.write_all(calls)).await;
+        Some(stream)
+    }
+
     /// Makes a gRPC-Web call and returns the answer: it has no flow control to obey.
     async fn call(&self, path: &str, message: &[u8]) -> Vec<u8> {
         let call = raw::grpc_web_call(path, &raw::grpc_message(message));
@@ -381,13 +390,7 @@ impl Attacker {
         let call = raw::http2_request_without_end(&path, &raw::grpc_message(&message), 1);
         let mut open = Vec::new();
         for _ in 0..connections {
-            let Some(mut stream) = self.send(&raw::http2_preface_without_windows()).await else {
-                continue;
-            };
-            // The node's settings come with the connection's window.
-            let _ = timeout(EXCHANGE, stream.read(&mut [0; 1024])).await;
-            let _ = timeout(EXCHANGE, stream.write_all(&call)).await;
-            open.push(stream);
+            open.push(self.send_in_window(&call).await);
         }
         sleep(HOLD).await;
         self.assert_begun(&path).await;
@@ -444,13 +447,11 @@ impl Attacker {
         let path = format!("{QUERY_API}/SubscribeTopics");
         let filters = (0..4_000).map(filter).collect();
         let request = api::SubscribeTopicsRequest { filters }.encode_to_vec();
-        let message = raw::grpc_message(&request);
+        // It fits into the window of a call, so that flow control has no say.
+        let call = raw::http2_request(&path, &raw::grpc_message(&request), 1);
         let mut open = Vec::new();
         for _ in 0..60 {
-            // It fits into the window of a call, so that flow control has no say.
-            let mut call = raw::http2_preface_without_windows();
-            call.extend(raw::http2_request(&path, &message, 1));
-            open.push(self.send(&call).await);
+            open.push(self.send_in_window(&call).await);
         }
         sleep(HOLD).await;
         self.assert_begun(&path).await;
