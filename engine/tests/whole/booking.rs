@@ -207,7 +207,7 @@ fn validities(store: &Store) -> Vec<Validity> {
 /// marks, and the digests of all rows, which equal those of a rebuild.
 fn books(store: &Store) -> ((u64, u64), Vec<Validity>, String) {
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
-    store.reprice(&derive, usize::MAX).unwrap();
+    common::reprice(store, &derive);
     let many = |stored: &[hawser_storage::StoredEnvelope]| facts::of_stored_many(stored, NODE);
     let read = || {
         let snapshot = store.snapshot();

@@ -12,9 +12,9 @@ use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic, TopicKind};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, Topic, TopicKind};
 use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
-use hawser_storage::{Store, StoreIdentity};
+use hawser_storage::{Facts, Store, StoreIdentity, Validity};
 use prost::Message as _;
 use tokio::sync::watch;
 
@@ -172,4 +172,18 @@ pub fn message(group: u8, text: &str) -> pb::PayerEnvelope {
 
 pub fn sign(client: Bytes, retention_days: u32) -> pb::PayerEnvelope {
     PayerEnvelope::sign(client, NODE, retention_days, &payer(0))
+}
+
+/// Prices all marked minutes again, as a task of the node does. Those of a strand whose marks are changing wait.
+pub fn reprice(
+    store: &Store,
+    derive: &(dyn Fn(EnvelopeId, &Bytes, Validity) -> Option<Facts> + Sync),
+) {
+    loop {
+        store.reprice(derive, usize::MAX).unwrap();
+        if !store.has_unpriced() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
 }

@@ -65,7 +65,7 @@ fn readable(follower: &Follower) -> Vec<Bytes> {
 /// asserts that a rebuild gives the same rows.
 fn charged(store: &Store) -> u64 {
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
-    store.reprice(&derive, usize::MAX).unwrap();
+    common::reprice(store, &derive);
     let snapshot = store.snapshot();
     let payer = payer(0).public_key().address();
     let row = snapshot.usage(SOURCE, minute_of(START_NS), payer).unwrap();
