@@ -44,8 +44,8 @@ const FRAMES_PER_CALL: u32 = 4;
 /// informational ones. The library keeps all of them, of 16 KiB each, until the response is read.
 const HEADS_PER_CALL_MAX: u8 = 8;
 
-/// Frames that one of data explains, and further ones for each KiB in it. A server gives room back for what it has read,
-/// of the stream and of the connection: those of Go for each 4 KiB, and earlier ones for each piece.
+/// Frames that one of data explains, and further ones for each KiB in it. A server gives room back for what it has
+/// read, of the stream and of the connection: those of Go for each 4 KiB, and earlier ones for each piece.
 const FRAMES_PER_DATA: u32 = 2;
 const BYTES_PER_FRAME: usize = 1024;
 

@@ -2,8 +2,8 @@
 //!
 //! - [`look_up()`]: the addresses of a name that others choose;
 //! - [`DialledNetworks`]: the networks in which such addresses are dialled;
-//! - [`HostTls`]: TLS with a bound on the certificates of the host; [`MeteredStream`]: HTTP/2 with a bound on frames that
-//!   carry nothing; [`EventsLeft`]: events that a host may still cause;
+//! - [`HostTls`]: TLS with a bound on the certificates of the host; [`MeteredStream`]: HTTP/2 with a bound on frames
+//!   that carry nothing; [`EventsLeft`]: events that a host may still cause;
 //! - [`RedisConnection`]: a connection to Redis.
 //!
 //! Invariant: a host that never answers, or answers without an end, costs bounded memory and threads.

@@ -49,8 +49,8 @@ impl HostTls {
     /// Makes the handshake. The caller limits the time.
     ///
     /// # Errors
-    /// When the handshake fails, the certificate is not the host's, its chain is longer than those of public authorities
-    /// are, or the host does not speak HTTP/2.
+    /// When the handshake fails, the certificate is not the host's, its chain is longer than those of public
+    /// authorities are, or the host does not speak HTTP/2.
     pub async fn connect(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let stream = self.connector.connect(self.name.clone(), tcp).await?;
         if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {

@@ -20,7 +20,7 @@
 //!
 //! The library decodes the fields of each frame of a head as it comes, and keeps them until the head is whole. The
 //! meter charges such a head, and ends a connection that takes too long for it, or whose share has no room for it.
-//! What the library keeps of fields after that is charged, too ([`KeptFields`]).
+//! Fields that the library keeps after that are charged, too ([`KeptFields`]).
 
 use std::io;
 use std::pin::Pin;

@@ -81,7 +81,7 @@ enum Place {
     #[default]
     Field,
     /// In the number with which a field begins.
-    Number(Form, Number),
+    Number(FieldForm, Number),
     /// Before a string.
     String(Part),
     /// In the length of a string.
@@ -94,7 +94,7 @@ enum Place {
 
 /// The form of a field.
 #[derive(Debug, Clone, Copy)]
-enum Form {
+enum FieldForm {
     /// It has a number alone: the place of a field, or the size of the table.
     Short,
     /// Its value follows, and before that its name if the number is 0. It is entered into the table, or not.
@@ -221,10 +221,10 @@ impl KeptFields {
         match self.place {
             Place::Field => {
                 let (form, mask) = match byte {
-                    0x80.. => (Form::Short, 0x7f),
-                    0x40.. => (Form::Literal { is_entered: true }, 0x3f),
-                    0x20.. => (Form::Short, 0x1f),
-                    _ => (Form::Literal { is_entered: false }, 0x0f),
+                    0x80.. => (FieldForm::Short, 0x7f),
+                    0x40.. => (FieldForm::Literal { is_entered: true }, 0x3f),
+                    0x20.. => (FieldForm::Short, 0x1f),
+                    _ => (FieldForm::Literal { is_entered: false }, 0x0f),
                 };
                 self.behind_number(form, Number::begin(byte, mask))
             }
@@ -251,13 +251,13 @@ impl KeptFields {
     }
 
     /// Returns the position behind a byte of the number with which a field begins.
-    fn behind_number(&mut self, form: Form, number: Number) -> Place {
+    fn behind_number(&mut self, form: FieldForm, number: Number) -> Place {
         if !number.is_whole {
             return Place::Number(form, number);
         }
         let is_entered = match form {
-            Form::Short => return Place::Field,
-            Form::Literal { is_entered } => is_entered,
+            FieldForm::Short => return Place::Field,
+            FieldForm::Literal { is_entered } => is_entered,
         };
         if number.value == 0 {
             return Place::String(Part::Name { is_entered, is_huffman: false });

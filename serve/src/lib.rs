@@ -7,9 +7,9 @@
 //! - [`Server`], [`ServeSettings`]: the listener and its limits; [`RpcMethod`]: a method of a service;
 //! - `connection`: sockets, idle connections, shutdown of a connection; `activity`: its calls; `connection_admission`,
 //!   `proxy_protocol`: the client of a connection; `connection_slots`: bounds on their number; `frame_meter`: floods of
-//!   HTTP/2 frames; `frame_head`: the head of one; `short_writes`: short writes of HTTP/2, together; `head_timer`: slow
-//!   heads of HTTP/1.1; `upgrade`: connections that change to HTTP/2; `filtered`: connections whose reads pass a filter;
-//!   `warning_throttle`: lines of the log that a flood does not repeat;
+//!   HTTP/2 frames; `frame_head`: the head of one; `short_writes`: short writes of HTTP/2, together; `head_timer`:
+//!   slow heads of HTTP/1.1; `upgrade`: connections that change to HTTP/2; `filtered`: connections whose reads pass a
+//!   filter; `warning_throttle`: lines of the log that a flood does not repeat;
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
@@ -30,8 +30,8 @@
 //! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
 //!   `call_share`, `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the
 //!   part of a head; `unflushed`: heads that wait to be written; `kept_frames`: the room for frames that wait;
-//!   `kept_fields`: the fields of heads that later heads may name; `shedding`: closes the largest connections when it is
-//!   short; `decoded_size`: the memory of a decoded request; `memory_wait`: requests that wait for it; `writing`:
+//!   `kept_fields`: the fields of heads that later heads may name; `shedding`: closes the largest connections when it
+//!   is short; `decoded_size`: the memory of a decoded request; `memory_wait`: requests that wait for it; `writing`:
 //!   progress with answers;
 //! - [`metrics`], [`CallMetrics`], [`ProcessMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]:
 //!   the one that a scraper asks for;

@@ -104,8 +104,8 @@ impl PartWriter {
         Ok(FinishedPart { path, beside, digest })
     }
 
-    /// Removes the file, which is incomplete, so that it takes no room on a full disk. If it cannot be removed, the next
-    /// run replaces it.
+    /// Removes the file, which is incomplete, so that it takes no room on a full disk. If it cannot be removed, the
+    /// next run replaces it.
     fn remove(&self) {
         let _ = fs::remove_file(&self.beside);
     }

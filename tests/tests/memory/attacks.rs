@@ -240,8 +240,8 @@ impl Attacker {
         sleep(HOLD).await;
     }
 
-    /// Opens connections that each have a hundred heads of 14 KB, whose answers are read, and then stay open. A value of
-    /// a byte in each head is to stay in the library's table of fields, with the buffer around it.
+    /// Opens connections that each have a hundred heads of 14 KB, whose answers are read, and then stay open. A value
+    /// of a byte in each head is to stay in the library's table of fields, with the buffer around it.
     pub(crate) async fn kept_fields(&self, connections: usize) {
         // `POST http:/`, then `:authority: a` for the table, and a long field that stays out of it.
         let mut head = b"\x83\x86\x84\x41\x01a\x00\x01f\x7f\xa8\x6c".to_vec();
