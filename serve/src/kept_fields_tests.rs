@@ -38,8 +38,8 @@ fn filled(field: &[u8], len: usize) -> Vec<u8> {
     block
 }
 
-/// Played by a stranger whose values of a byte each keep a buffer of 8 KiB, or of a frame of 14 KiB, or one that was made
-/// longer for data of 16,000 bytes.
+/// Played by a stranger whose values of a byte each keep a buffer of 8 KiB, or of a frame of 14 KiB, or one that was
+/// made longer for data of 16,000 bytes.
 #[test]
 fn values_that_keep_their_buffers_are_charged_until_the_connection_ends() {
     for (head_len, data_len, buffer_bytes) in
