@@ -210,6 +210,11 @@ impl TokenKeys {
     fn claims(&self, settings: &JwtSettings, token: &str) -> Result<Value, TokenError> {
         let invalid = |error: jsonwebtoken::errors::Error| TokenError::Invalid(error.to_string());
         let header = decode_header(token).map_err(invalid)?;
+        // RFC 7515 §4.1.11: a token must be refused unless each extension that it names is understood. None is, here.
+        if header.crit.is_some() {
+            let reason = "its header names extensions (crit), and the gateway knows none";
+            return Err(TokenError::Invalid(reason.into()));
+        }
         let mut validation = Validation::new(algorithm(settings.algorithm).0);
         // `check_times` checks the times against `now_s`.
         validation.validate_exp = false;

@@ -100,6 +100,24 @@ fn issuer_audience_and_signature_have_to_be_right() {
     assert!(matches!(fault, Err(TokenError::Invalid(_))));
 }
 
+/// An issuer names an extension so that a server that does not know it refuses the token.
+#[test]
+fn a_token_with_an_unknown_extension_is_refused() {
+    let keys = TokenKeys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
+    let caller_of = |crit: Option<Vec<String>>| {
+        let header = Header { crit, ..Header::default() };
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let token = headers(&encode(&header, &claims(), &key).unwrap());
+        keys.caller(&config(JwtAlgorithm::HS256), &token, NOW_S)
+    };
+    assert!(caller_of(None).is_ok());
+    for names in [vec!["urn:example:bound".into()], Vec::new()] {
+        assert!(
+            matches!(caller_of(Some(names)), Err(TokenError::Invalid(text)) if text.contains("crit"))
+        );
+    }
+}
+
 #[test]
 fn a_request_without_a_token_has_no_caller() {
     let keys = TokenKeys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
