@@ -59,13 +59,14 @@ pub(super) async fn first_mined(
     Ok(None)
 }
 
-/// Returns the timestamp of a block. Newer nodes send it with each log, which saves the request.
+/// Returns the timestamp of a block. Newer nodes send it with each log, which saves the request. Some send zero, with
+/// which the answer would be another envelope than that of nodes, and another endpoint's receipt would not agree.
 pub(super) async fn block_time(
     chain: &Chain,
     in_log: Option<u64>,
     block: Option<u64>,
 ) -> Result<u64, RequestError> {
-    if let Some(time) = in_log {
+    if let Some(time) = in_log.filter(|time| *time > 0) {
         return Ok(time);
     }
     let Some(number) = block else { return Ok(0) };

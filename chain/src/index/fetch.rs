@@ -13,6 +13,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::event::BlockRef;
+use super::event_time::time_in_log_s;
 use super::walk::{BlockHeader, PageResponse, range_named};
 use crate::endpoints::is_rate_limit;
 use crate::send::{ANSWER_LEN_BYTES_MAX, BLOCK_NUMBER_MAX, Chain, RequestError};
@@ -326,7 +327,7 @@ pub(super) async fn timed_logs(
 
 fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64>) -> Vec<u64> {
     let known: BTreeSet<_> = known.iter().map(|header| header.block.number).collect();
-    let timeless = logs.iter().filter(|log| log.block_timestamp.is_none());
+    let timeless = logs.iter().filter(|log| time_in_log_s(log).is_none());
     let numbers: BTreeSet<_> = timeless
         .filter_map(|log| log.block_number)
         .filter(|number| blocks.contains(number) && !known.contains(number))
@@ -454,6 +455,20 @@ mod tests {
         assert!(all.add(half(), &(5..=6), &filter));
         assert!(!all.add(half(), &(5..=6), &filter), "a liar gives logs in every round");
         assert!(all.weight < 2 * LOGS_WEIGHT_MAX && all.logs.len() == 2);
+    }
+
+    #[test]
+    fn the_headers_of_blocks_whose_logs_carry_no_time_or_zero_are_asked_for() {
+        let log = |number, block_timestamp| Log {
+            block_number: Some(number),
+            block_timestamp,
+            ..Log::default()
+        };
+        let logs: [Log; 5] =
+            [log(3, Some(9)), log(4, None), log(5, Some(0)), log(5, Some(0)), log(9, None)];
+        assert_eq!(without_time(&logs, &[], &(3..=8)), [4, 5]);
+        let known = block("0x5").unwrap().header(None);
+        assert_eq!(without_time(&logs, &[known], &(3..=8)), [4]);
     }
 
     #[test]

@@ -97,6 +97,17 @@ async fn mine(chain: &Chain, blocks: u64) {
 }
 
 #[tokio::test]
+async fn zero_in_a_log_is_no_time_of_its_block() {
+    let app_chain = AppChain::start().await;
+    let sent = app_chain.send(&app_chain.own, GROUP, 1).await;
+    let block = Some(sent.block_number);
+    let time_s = block_time(&app_chain.chain, Some(0), block).await.unwrap();
+    assert_eq!(time_s, sent.block_time_s, "that of the header");
+    let time_s = block_time(&app_chain.chain, Some(7), block).await.unwrap();
+    assert_eq!(time_s, 7, "it needs no request");
+}
+
+#[tokio::test]
 async fn a_receipt_proves_more_than_anything_else() {
     let app_chain = AppChain::start().await;
     let sent = app_chain.send(&app_chain.own, GROUP, 1).await;
