@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
@@ -24,6 +25,17 @@ const INTERMEDIATES_LEN_BYTES_MAX: usize = 16 * 1024;
 #[must_use]
 pub fn public_authorities() -> RootCertStore {
     webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
+}
+
+/// Returns the public authorities, and those in `pem`. Certificates in it that no authority can have are skipped.
+///
+/// # Errors
+/// When a certificate in `pem` is damaged text.
+pub fn authorities_with(pem: &[u8]) -> io::Result<RootCertStore> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let mut roots = public_authorities();
+    roots.add_parsable_certificates(certificates.map_err(io::Error::other)?);
+    Ok(roots)
 }
 
 /// TLS to one host, for HTTP/2.
@@ -127,6 +139,16 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
+
+    #[test]
+    fn a_file_of_authorities_with_damaged_text_is_refused_and_what_is_no_authority_is_skipped() {
+        let with = |text: &str| {
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+            authorities_with(pem.as_bytes()).map(|roots| roots.len())
+        };
+        assert_eq!(with("AAAA").unwrap(), public_authorities().len());
+        assert!(with("!").is_err());
+    }
 
     /// A server, or a host on the way to it, may send any certificates behind its own.
     #[tokio::test]
