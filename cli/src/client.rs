@@ -102,7 +102,7 @@ async fn connect_as(
         RunError::failed(format!("no node answers at {address} within {seconds} s"))
     })?;
     connected.map(CheckedChannel::from).map_err(|error| {
-        let (address, cause) = (shown_address(address), root_cause(&error));
+        let (address, cause) = (shown_address(address), output::printable(&root_cause(&error)));
         let advice = tls_advice(&cause);
         RunError::failed(format!("no node answers at {address}: {cause}{advice}"))
     })
@@ -353,11 +353,11 @@ pub(crate) fn unmet_conditions(readiness: &str) -> String {
     let unmet: Vec<String> = conditions
         .filter(|condition| condition["met"] == false)
         .map(|condition| {
-            let text = |field: &str| condition[field].as_str().unwrap_or("?").to_owned();
+            let text = |field: &str| output::printable(condition[field].as_str().unwrap_or("?"));
             format!("{}: {}", text("name"), text("reason"))
         })
         .collect();
-    if unmet.is_empty() { readiness.to_owned() } else { unmet.join("; ") }
+    if unmet.is_empty() { output::printable(readiness) } else { unmet.join("; ") }
 }
 
 #[cfg(test)]
@@ -454,5 +454,8 @@ mod tests {
             {"name":"log_writable","met":false,"reason":"a write has failed"}]}"#;
         assert_eq!(unmet_conditions(page), "log_writable: a write has failed");
         assert_eq!(unmet_conditions("strange"), "strange");
+        let page = r#"{"conditions":[{"name":"a\nb","met":false,"reason":"c\u001b[2J"}]}"#;
+        assert_eq!(unmet_conditions(page), "a b: c [2J", "they begin no line");
+        assert_eq!(unmet_conditions("one\ntwo"), "one two");
     }
 }

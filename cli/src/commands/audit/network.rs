@@ -124,7 +124,9 @@ fn print_summary(
     chain: Option<&AskedChain>,
 ) {
     for (address, error) in silent {
-        output::line(format_args!("{address} was not read to its end: {}", error.text));
+        // A node's owner has written its address, and the node may have written the reason.
+        let (address, why) = (output::plain(address), output::printable(&error.text));
+        output::line(format_args!("{address} was not read to its end: {why}"));
     }
     let asked = output::count(asked, "node");
     output::line(format_args!("{asked} asked; {} refuted", output::count(refuted, "report")));
