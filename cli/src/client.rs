@@ -42,7 +42,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_millis(2500);
 const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The advice of a command that has found no node at the operators' port.
-const METRICS_ADVICE: &str = "--metrics names the address of a node's metrics";
+pub(crate) const METRICS_ADVICE: &str = "--metrics names the address of a node's metrics";
 
 /// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
 const AUTHORITIES: &str = "SSL_CERT_FILE";

@@ -58,6 +58,19 @@ fn server_of(page: &Value, callers: usize) -> String {
     address
 }
 
+/// Played by a web server with a page for every path.
+#[test]
+fn a_server_that_has_every_page_is_not_taken_for_a_node_that_is_ready() {
+    for (page, code) in [
+        (json!("welcome"), 1),
+        (json!({ "ready": "yes" }), 1),
+        (json!({ "ready": true, "for": "read", "conditions": [] }), 0),
+    ] {
+        let output = run(&["health", "--metrics", &server_of(&page, 1)]);
+        assert_eq!(output.status.code(), Some(code), "{page}: {output:?}");
+    }
+}
+
 /// Played by a node whose texts hold line ends and what looks like the line of another node.
 #[test]
 fn a_text_of_a_node_begins_no_line_and_stays_as_it_is_for_programs() {
