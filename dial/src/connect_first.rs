@@ -17,12 +17,12 @@ const NEXT_AFTER: Duration = Duration::from_millis(250);
 /// # Errors
 /// The last error, when no address accepts one; `NotFound` when there is no address.
 pub async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let stream = first_of(addresses, TcpStream::connect).await?;
+    let stream = first_in_turn(addresses, TcpStream::connect).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-async fn first_of<T, F: Future<Output = io::Result<T>>>(
+async fn first_in_turn<T, F: Future<Output = io::Result<T>>>(
     addresses: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
 ) -> io::Result<T> {
@@ -58,7 +58,7 @@ mod tests {
             }
             Ok(address)
         };
-        assert_eq!(first_of(addresses(), second_answers).await.unwrap(), addresses()[1]);
+        assert_eq!(first_in_turn(addresses(), second_answers).await.unwrap(), addresses()[1]);
     }
 
     #[tokio::test]
@@ -66,9 +66,9 @@ mod tests {
         let refused = |address: SocketAddr| async move {
             Err::<(), _>(io::Error::other(address.to_string()))
         };
-        let error = first_of(addresses(), refused).await.unwrap_err();
+        let error = first_in_turn(addresses(), refused).await.unwrap_err();
         assert_eq!(error.to_string(), addresses()[1].to_string());
-        let none = first_of(Vec::new(), refused).await.unwrap_err();
+        let none = first_in_turn(Vec::new(), refused).await.unwrap_err();
         assert_eq!(none.kind(), io::ErrorKind::NotFound);
     }
 }
