@@ -5,13 +5,13 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::transport::{Endpoint, Uri};
 use tonic::{Code, Response, Status};
 
 use hawser_chain::index::display_url;
 use hawser_conformance::case_error::code_name;
 use hawser_node::error::{RunError, RunErrorKind};
-use hawser_node::{CheckedChannel, node_connector};
+use hawser_node::{AddressFrom, CheckedChannel, authorities_with, node_connector};
 use hawser_proto::root_cause;
 
 use crate::output;
@@ -42,23 +42,10 @@ const HTTP_TIMEOUT: Duration = Duration::from_millis(2500);
 const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The advice of a command that has found no node at the operators' port.
-const METRICS_ADVICE: &str = "--metrics names the address of a node's metrics";
+pub(crate) const METRICS_ADVICE: &str = "--metrics names the address of a node's metrics";
 
 /// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
 const AUTHORITIES: &str = "SSL_CERT_FILE";
-
-/// The chooser of a node's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AddressFrom {
-    /// The operator of this program, whose arguments are called wherever they lead.
-    Operator,
-    /// The node's operator, who has registered it, and could name a service of this program's own network. Private
-    /// addresses are called only if `allow_private`, and those at which no node can be never.
-    Registry {
-        /// True if private addresses may be called.
-        allow_private: bool,
-    },
-}
 
 /// Connects to a node's API at `host:port`, `http://…` or `https://…`, which the operator names. A certificate has to
 /// come from a public authority, or from one in the file that `SSL_CERT_FILE` names.
@@ -77,7 +64,8 @@ pub(crate) async fn connect_to(
     address: &str,
     from: AddressFrom,
 ) -> Result<CheckedChannel, RunError> {
-    connect_as(endpoint(address)?, address, from).await
+    let url = url_of(address)?;
+    connect_as(endpoint(url.clone()), url, address, from).await
 }
 
 /// Connects as [`connect_to`] does, to a node that may send any number of bytes: unread data takes at most
@@ -89,41 +77,32 @@ pub(crate) async fn connect_narrow(
     address: &str,
     from: AddressFrom,
 ) -> Result<CheckedChannel, RunError> {
-    let endpoint = endpoint(address)?
+    let url = url_of(address)?;
+    let endpoint = endpoint(url.clone())
         .initial_stream_window_size(NARROW_WINDOW_BYTES)
         .initial_connection_window_size(NARROW_WINDOW_BYTES)
         .http2_max_header_list_size(NARROW_HEAD_LEN_BYTES_MAX);
-    connect_as(endpoint, address, from).await
+    connect_as(endpoint, url, address, from).await
 }
 
 async fn connect_as(
-    mut endpoint: Endpoint,
+    endpoint: Endpoint,
+    url: Uri,
     address: &str,
     from: AddressFrom,
 ) -> Result<CheckedChannel, RunError> {
-    if endpoint.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
-        let mut config = ClientTlsConfig::new().with_enabled_roots();
-        if let Some(pem) = authorities()? {
-            config = config.ca_certificate(Certificate::from_pem(pem));
-        }
-        endpoint = endpoint.tls_config(config).map_err(|error| unusable(&error))?;
-    }
-    let connecting = async {
-        match from {
-            AddressFrom::Operator => endpoint.connect().await,
-            AddressFrom::Registry { allow_private } => {
-                endpoint.connect_with_connector(node_connector(allow_private)).await
-            }
-        }
-    };
-    // The endpoint's own limit covers only the TCP connection: the handshake of TLS after it may stall as well.
+    let is_tls = url.scheme_str() == Some("https");
+    let further = if is_tls { authorities()? } else { None };
+    let roots = authorities_with(&further.unwrap_or_default()).map_err(|error| unusable(&error))?;
+    let connecting = endpoint.connect_with_connector(node_connector(url, from, roots));
+    // The endpoint's own limit ends before the first frames of HTTP/2, which may stall as well.
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| {
         let seconds = CONNECT_TIMEOUT.as_secs();
         let address = shown_address(address);
         RunError::failed(format!("no node answers at {address} within {seconds} s"))
     })?;
     connected.map(CheckedChannel::from).map_err(|error| {
-        let (address, cause) = (shown_address(address), root_cause(&error));
+        let (address, cause) = (shown_address(address), output::printable(&root_cause(&error)));
         let advice = tls_advice(&cause);
         RunError::failed(format!("no node answers at {address}: {cause}{advice}"))
     })
@@ -173,18 +152,23 @@ fn unusable(error: &dyn std::error::Error) -> RunError {
     RunError::usage(format!("{AUTHORITIES} cannot be used: {}", root_cause(error)))
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, RunError> {
+fn url_of(address: &str) -> Result<Uri, RunError> {
     let wrong = || no_address(address);
     let url = match address.split_once("://") {
         Some(("http" | "https", _)) => address.to_owned(),
         Some(_) => return Err(wrong()),
         None => format!("http://{address}"),
     };
-    let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
     if uri.port_u16().is_none() && !address.contains("://") {
         return Err(wrong());
     }
-    Ok(Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
+    Ok(uri)
+}
+
+/// Returns the endpoint of a node's URL, which [`node_connector`] dials.
+fn endpoint(url: Uri) -> Endpoint {
+    Endpoint::from_static("http://node").origin(url).connect_timeout(CONNECT_TIMEOUT)
 }
 
 /// Returns the error about a text that is no address of a node's API.
@@ -350,9 +334,15 @@ async fn get_unbounded(address: &str, path: &str) -> Result<HttpResponse, HttpEr
         .body(Empty::<hawser_proto::Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), HTTP_BODY_LEN_BYTES_MAX);
-    let body = body.collect().await.map_err(HttpError::Body)?.to_bytes();
-    Ok(HttpResponse { status, body: String::from_utf8_lossy(&body).into_owned() })
+    let mut body = Limited::new(response.into_body(), HTTP_BODY_LEN_BYTES_MAX);
+    // Joined as it comes: pieces of one byte each would take fifty times their length.
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame.map_err(HttpError::Body)?.data_ref() {
+            bytes.extend_from_slice(data);
+        }
+    }
+    Ok(HttpResponse { status, body: String::from_utf8_lossy(&bytes).into_owned() })
 }
 
 /// Returns the unmet conditions of a readiness page, each with its reason; the page itself if it
@@ -363,11 +353,11 @@ pub(crate) fn unmet_conditions(readiness: &str) -> String {
     let unmet: Vec<String> = conditions
         .filter(|condition| condition["met"] == false)
         .map(|condition| {
-            let text = |field: &str| condition[field].as_str().unwrap_or("?").to_owned();
+            let text = |field: &str| output::printable(condition[field].as_str().unwrap_or("?"));
             format!("{}: {}", text("name"), text("reason"))
         })
         .collect();
-    if unmet.is_empty() { readiness.to_owned() } else { unmet.join("; ") }
+    if unmet.is_empty() { output::printable(readiness) } else { unmet.join("; ") }
 }
 
 #[cfg(test)]
@@ -376,7 +366,7 @@ mod tests {
 
     #[test]
     fn addresses_are_host_and_port_or_urls() {
-        let uri = |address| endpoint(address).map(|endpoint| endpoint.uri().to_string());
+        let uri = |address| url_of(address).map(|url| url.to_string());
         assert_eq!(uri("127.0.0.1:5050").unwrap(), "http://127.0.0.1:5050/");
         assert_eq!(uri("http://node:5050").unwrap(), "http://node:5050/");
         assert_eq!(uri("http://node").unwrap(), "http://node/");
@@ -464,5 +454,8 @@ mod tests {
             {"name":"log_writable","met":false,"reason":"a write has failed"}]}"#;
         assert_eq!(unmet_conditions(page), "log_writable: a write has failed");
         assert_eq!(unmet_conditions("strange"), "strange");
+        let page = r#"{"conditions":[{"name":"a\nb","met":false,"reason":"c\u001b[2J"}]}"#;
+        assert_eq!(unmet_conditions(page), "a b: c [2J", "they begin no line");
+        assert_eq!(unmet_conditions("one\ntwo"), "one two");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_proto::date::date_text;
@@ -50,7 +50,7 @@ impl Reporter {
     pub(crate) fn event(
         self,
         text: impl FnOnce() -> String,
-        event: impl FnOnce() -> serde_json::Value,
+        event: impl FnOnce() -> Value,
     ) {
         if self.as_json {
             line(event());
@@ -162,6 +162,20 @@ pub(crate) fn printable(text: &str) -> String {
     without_controls(text).collect()
 }
 
+/// Makes the texts of a page from outside fit for a terminal, as [`printable`] does. Fields of an object keep their
+/// names: no command prints them.
+#[must_use]
+pub(crate) fn printable_page(page: &Value) -> Value {
+    match page {
+        Value::String(text) => printable(text).into(),
+        Value::Array(items) => items.iter().map(printable_page).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (name.clone(), printable_page(value))).collect()
+        }
+        other => other.clone(),
+    }
+}
+
 fn without_controls(text: &str) -> impl Iterator<Item = char> {
     text.chars().map(|it| if steers_terminal(it) { ' ' } else { it })
 }
@@ -246,6 +260,13 @@ mod tests {
         assert_eq!(printable("a\u{202e}b\u{2066}c"), "a b c", "they turn the text around");
     }
 
+    /// A node could otherwise add lines about other nodes to a list.
+    #[test]
+    fn no_text_of_a_page_from_outside_begins_a_line() {
+        let page = |text: &str| json!({ "state": text, "rows": [text, { "a": text }], "b": [1, null, true] });
+        assert_eq!(printable_page(&page("ok\nnode 7: ok\u{1b}[2J")), page("ok node 7: ok [2J"));
+    }
+
     #[test]
     fn an_error_is_cut_where_none_of_this_program_ends() {
         let longest = "ü".repeat(FAILURE_LEN_MAX);
@@ -264,7 +285,7 @@ mod tests {
         for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
             let shown = Escaped(text).to_string();
             assert!(!shown.contains(|it: char| steers_terminal(it) && it != '\n'), "{shown}");
-            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+            assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
         }
     }
 

@@ -25,6 +25,7 @@ mod dev;
 mod dev_changes;
 mod doctor;
 mod empty_chains;
+mod hostile_server;
 mod image;
 mod joined;
 mod key_rotation;

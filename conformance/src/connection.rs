@@ -9,11 +9,12 @@ use tokio_stream::Stream;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::case_error::{CaseError, Checked};
 use crate::channel::StatusChannel;
+use crate::connector::NodeConnector;
 use crate::http::{self, HttpAnswer, TargetAddress};
 
 /// Largest message that is accepted from a node, bytes: the protocol's 25 MiB, and room for framing.
@@ -60,7 +61,7 @@ impl Connection {
     /// Makes a connection that opens with its first call. `answer_timeout` limits every call.
     ///
     /// # Errors
-    /// Returns an error if the address is no URL that gRPC can dial, or the further authorities are not PEM.
+    /// Returns an error if the address is no URL that gRPC can dial.
     pub fn new(
         address: TargetAddress,
         answer_timeout: Duration,
@@ -83,17 +84,14 @@ impl Connection {
         answer_timeout: Duration,
         window_bytes: Option<u32>,
     ) -> Result<Self, tonic::transport::Error> {
-        let mut endpoint =
-            Endpoint::from_shared(address.url())?.connect_timeout(answer_timeout).tcp_nodelay(true);
-        endpoint = endpoint.initial_stream_window_size(window_bytes);
-        if address.tls {
-            let mut config = ClientTlsConfig::new().with_enabled_roots();
-            if let Some(authorities) = &address.authorities {
-                config = config.ca_certificate(Certificate::from_pem(authorities));
-            }
-            endpoint = endpoint.tls_config(config)?;
-        }
-        Ok(Self { channel: StatusChannel(endpoint.connect_lazy()), address, answer_timeout })
+        let url = Endpoint::from_shared(address.url())?.uri().clone();
+        // The connector speaks TLS, because the library's own would be above its meter of frames.
+        let endpoint = Endpoint::from_static("http://node")
+            .origin(url)
+            .connect_timeout(answer_timeout)
+            .initial_stream_window_size(window_bytes);
+        let channel = endpoint.connect_with_connector_lazy(NodeConnector(address.clone()));
+        Ok(Self { channel: StatusChannel(channel), address, answer_timeout })
     }
 
     /// Returns the time limit of each call.

@@ -1,15 +1,12 @@
 //! A minimal HTTP/1.1 client, so that a case can send requests that no client library would.
 
-use std::sync::Arc;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use hawser_dial::{HostTls, RootCertStore, authorities_with, connect_first};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::net::{TcpStream, lookup_host};
 
 use crate::case_error::{CaseError, Checked};
 
@@ -77,17 +74,15 @@ impl TargetAddress {
     pub async fn connect(&self, answer_timeout: Duration) -> Checked<Box<dyn Wire>> {
         let refused =
             |error: String| CaseError::new(format_args!("a connection to {}", self.url()), error);
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let connecting = async {
-            let stream = TcpStream::connect((host, self.port)).await?;
+            let stream = self.dial().await?;
             if !self.tls {
                 return Ok(Box::new(stream) as Box<dyn Wire>);
             }
-            let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-            Ok(Box::new(connector(self.authorities.as_deref())?.connect(name, stream).await?)
-                as Box<dyn Wire>)
+            let tls = HostTls::for_http1(&self.host, self.roots()?)?;
+            Ok(Box::new(tls.connect(stream).await?) as Box<dyn Wire>)
         };
-        let connected: Result<std::io::Result<_>, _> =
+        let connected: Result<io::Result<_>, _> =
             tokio::time::timeout(answer_timeout, connecting).await;
         match connected {
             Ok(Ok(stream)) => Ok(stream),
@@ -95,22 +90,25 @@ impl TargetAddress {
             Err(_) => Err(refused(format!("nothing within {} ms", answer_timeout.as_millis()))),
         }
     }
-}
 
-fn connector(authorities: Option<&[u8]>) -> std::io::Result<TlsConnector> {
-    // The authorities that gRPC calls trust too, so that every case judges a certificate alike.
-    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-    for certificate in CertificateDer::pem_slice_iter(authorities.unwrap_or_default()) {
-        let certificate = certificate.map_err(std::io::Error::other)?;
-        roots.add(certificate).map_err(std::io::Error::other)?;
+    /// Connects over TCP. The caller limits the time.
+    pub(crate) async fn dial(&self) -> io::Result<TcpStream> {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        connect_first(lookup_host((host, self.port)).await?.collect()).await
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(std::io::Error::other)?;
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+
+    /// Prepares TLS for gRPC; `None` if the node speaks plain text.
+    pub(crate) fn tls_of_grpc(&self) -> io::Result<Option<HostTls>> {
+        if !self.tls {
+            return Ok(None);
+        }
+        HostTls::new(&self.host, self.roots()?).map(Some)
+    }
+
+    /// Returns the authorities that are trusted, for all cases alike.
+    fn roots(&self) -> io::Result<RootCertStore> {
+        authorities_with(self.authorities.as_deref().unwrap_or_default())
+    }
 }
 
 /// An HTTP/1.1 response.

@@ -3,9 +3,10 @@
 //! Links neither engine nor storage, so that a defect of Hawser cannot also be one of the suite. In reading order:
 //!
 //! - [`case_error`]: the reason a case does not pass; [`case`]: a case, its area, its rule and what it needs;
-//! - [`wire`]: answers that keep their envelopes as received bytes; [`http`]: HTTP/1.1 byte by byte; `channel`: gRPC
-//!   codes of HTTP statuses; [`connection`]: calls to one node, whose answers are decoded only if their number of
-//!   fields is bounded; [`listener`] and [`duplex`]: its streams; [`envelopes`]: builders of envelopes;
+//! - [`wire`]: answers that keep their envelopes as received bytes; [`http`]: HTTP/1.1 byte by byte; `connector`:
+//!   connections for gRPC; `channel`: gRPC codes of HTTP statuses; [`connection`]: calls to one node, whose answers are
+//!   decoded only if their number of fields is bounded; [`listener`] and [`duplex`]: its streams; [`envelopes`]:
+//!   builders of envelopes;
 //! - [`context`]: the nodes under test and the helpers of cases; [`cases`]: every case, one file for each subject;
 //! - [`run()`]: runs a selection; [`report`]: results as text, JSON and JUnit XML.
 //!
@@ -20,6 +21,7 @@ pub mod case_error;
 pub mod cases;
 mod channel;
 pub mod connection;
+mod connector;
 pub mod context;
 pub mod duplex;
 pub mod envelopes;

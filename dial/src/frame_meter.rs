@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use crate::events_left::EventsLeft;
+use crate::short_chains::HostTls;
 
 /// Lengths of a frame's head, and of what the caller sends before its first frame (RFC 9113 §3.4, §4.1).
 const HEAD_LEN_BYTES: usize = 9;
@@ -84,6 +86,19 @@ impl MeteredStream {
     #[must_use]
     pub fn new(inner: Box<dyn HostStream>, flood: FrameFlood) -> Self {
         Self { inner, meter: FrameMeter::new(Instant::now()), flood }
+    }
+
+    /// Returns a connection to a host behind its meter, after the handshake of TLS if there is `tls`. The caller limits
+    /// the time.
+    ///
+    /// # Errors
+    /// The errors of [`HostTls::connect`].
+    pub async fn over(tcp: TcpStream, tls: Option<HostTls>, flood: FrameFlood) -> io::Result<Self> {
+        let stream: Box<dyn HostStream> = match tls {
+            Some(tls) => Box::new(tls.connect(tcp).await?),
+            None => Box::new(tcp),
+        };
+        Ok(Self::new(stream, flood))
     }
 }
 

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// The name of HTTP/2 over TLS. Specified: RFC 9113 §3.2.
+/// The names of HTTP/2 and HTTP/1.1 over TLS. Specified: RFC 9113 §3.2, RFC 7301 §6.
 const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 /// Largest number of certificates behind a server's own. The library follows each order of those that may have issued
 /// one another, up to six in a row, and reads all of them again at each step: at most 65 steps for four, and 80,000 for
 /// nine. A guess: public authorities have one to three between a server and their root.
@@ -26,42 +28,69 @@ pub fn public_authorities() -> RootCertStore {
     webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
 }
 
-/// TLS to one host, for HTTP/2.
+/// Returns the public authorities, and those in `pem`. Certificates in it that no authority can have are skipped.
+///
+/// # Errors
+/// When a certificate in `pem` is damaged text.
+pub fn authorities_with(pem: &[u8]) -> io::Result<RootCertStore> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let mut roots = public_authorities();
+    roots.add_parsable_certificates(certificates.map_err(io::Error::other)?);
+    Ok(roots)
+}
+
+/// TLS to one host.
 #[derive(Clone)]
 pub struct HostTls {
     connector: TlsConnector,
     name: ServerName<'static>,
+    /// True if the host has to choose HTTP/2.
+    is_http2: bool,
 }
 
 impl HostTls {
-    /// Prepares TLS to a host, as a URL has it, whose certificate one of `roots` has issued.
+    /// Prepares TLS for HTTP/2 to a host, as a URL has it, whose certificate one of `roots` has issued.
     ///
     /// # Errors
     /// When the host has no name for TLS, or TLS cannot be set up at all.
     pub fn new(host: &str, roots: RootCertStore) -> io::Result<Self> {
+        Self::for_protocol(HTTP2, host, roots)
+    }
+
+    /// Prepares TLS for HTTP/1.1 to a host, as [`new`](Self::new) does for HTTP/2.
+    ///
+    /// # Errors
+    /// The errors of [`new`](Self::new).
+    pub fn for_http1(host: &str, roots: RootCertStore) -> io::Result<Self> {
+        Self::for_protocol(HTTP1, host, roots)
+    }
+
+    fn for_protocol(protocol: &'static [u8], host: &str, roots: RootCertStore) -> io::Result<Self> {
         // An IPv6 address has brackets in a URL.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        let config = trusting(roots).map_err(io::Error::other)?;
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
+        let config = trusting(roots, protocol).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(Self { connector, name, is_http2: protocol == HTTP2 })
     }
 
     /// Makes the handshake. The caller limits the time.
     ///
     /// # Errors
     /// When the handshake fails, the certificate is not the host's, its chain is longer than those of public
-    /// authorities are, or the host does not speak HTTP/2.
+    /// authorities are, or the host does not speak HTTP/2 where that is wanted.
     pub async fn connect(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let stream = self.connector.connect(self.name.clone(), tcp).await?;
-        if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+        // Servers of HTTP/1.1 may choose no protocol at all.
+        if self.is_http2 && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(io::Error::other("the server does not speak HTTP/2 over TLS"));
         }
         Ok(stream)
     }
 }
 
-/// Returns how to connect to a server whose certificate one of `roots` has issued.
-fn trusting(roots: RootCertStore) -> Result<ClientConfig, Error> {
+/// Returns how to connect to a server of a protocol whose certificate one of `roots` has issued.
+fn trusting(roots: RootCertStore, protocol: &[u8]) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     let verifier = verifier.build().map_err(|error| Error::General(error.to_string()))?;
@@ -70,7 +99,7 @@ fn trusting(roots: RootCertStore) -> Result<ClientConfig, Error> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ShortChains(verifier)))
         .with_no_client_auth();
-    config.alpn_protocols = vec![HTTP2.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 
@@ -128,6 +157,16 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_file_of_authorities_with_damaged_text_is_refused_and_what_is_no_authority_is_skipped() {
+        let with = |text: &str| {
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+            authorities_with(pem.as_bytes()).map(|roots| roots.len())
+        };
+        assert_eq!(with("AAAA").unwrap(), public_authorities().len());
+        assert!(with("!").is_err());
+    }
+
     /// A server, or a host on the way to it, may send any certificates behind its own.
     #[tokio::test]
     async fn a_server_with_a_long_chain_is_left_before_its_certificates_are_followed() {
@@ -135,7 +174,7 @@ mod tests {
         let own = made.cert.der().clone();
         let mut roots = RootCertStore::empty();
         roots.add(own.clone()).unwrap();
-        let client = Arc::new(trusting(roots).unwrap());
+        let client = Arc::new(trusting(roots, HTTP2).unwrap());
         // The first certificate suffices, so the library alone would accept each of these chains.
         let accepts = async |behind: Vec<CertificateDer<'static>>| {
             let chain = [vec![own.clone()], behind].concat();

@@ -7,7 +7,8 @@
 //! - [`routing`]: decides for each client envelope whether a node or the chain orders it;
 //! - [`policy`]: identifies callers and applies the limits and budgets of each;
 //! - `sharing`: the state in Redis that several gateways of one payer share; `landed`: the envelope ids in it;
-//! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them, with [`node_connector`];
+//! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them, with [`node_connector`],
+//!   which commands use too, for the address of an [`AddressFrom`], with the authorities of [`authorities_with`];
 //! - `fair`: a gate that gives waiting callers turns; `publish`: publishes to nodes, with retries; `running`: counts
 //!   attempts, for which a shutdown waits;
 //! - [`identity`]: validates identity updates; `log_nodes`: by the logs of which nodes; `inbox_log`: the updates in the
@@ -50,7 +51,8 @@ mod sharing;
 mod status;
 
 pub use handle::{GatewayHandle, StartError, check_policies, start};
-pub use nodes::{node_channel, node_connector};
+pub use hawser_dial::authorities_with;
+pub use nodes::{AddressFrom, node_channel, node_connector};
 pub use settings::{GatewayPorts, GatewaySettings};
 pub use sharing::REDIS_ANSWER_LEN_BYTES_MAX;
 

@@ -13,7 +13,7 @@
 //! - [`restore`]: the questions of a node in quarantine to its operator;
 //! - [`error`]: the error of a run or a command; [`pages`]: the listener of an operators' port, and [`MetricsFormat`]:
 //!   the formats of its metrics, both for watchers, too; [`CheckedChannel`], [`node_connector`]: calls and connections
-//!   to nodes that are not trusted.
+//!   to nodes that are not trusted, at the address of an [`AddressFrom`], with the authorities of [`authorities_with`].
 //!
 //! Invariant: this crate has no rules about envelopes. Invariant: it does not know the command line and prints nothing;
 //! the `hawser` program in `hawser-cli` does.
@@ -36,5 +36,5 @@ pub mod service;
 pub mod settings;
 pub mod web;
 
-pub use hawser_gateway::node_connector;
+pub use hawser_gateway::{AddressFrom, authorities_with, node_connector};
 pub use hawser_serve::{CheckedChannel, MetricsFormat, pages};

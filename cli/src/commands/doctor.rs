@@ -117,7 +117,7 @@ async fn process_at(at: &str) -> Result<ListeningProcess, HttpError> {
 }
 
 fn unmet(condition: &Value) -> DoctorCheck {
-    let text = |field: &str| condition[field].as_str().unwrap_or("?").to_owned();
+    let text = |field: &str| output::printable(condition[field].as_str().unwrap_or("?"));
     let found = format!("{}: {}", text("name"), text("reason"));
     DoctorCheck::failed("condition", found, text("remedy"))
 }

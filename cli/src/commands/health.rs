@@ -22,11 +22,18 @@ async fn ask(args: HealthArgs, as_json: bool) -> Result<(), RunError> {
     let address = asked_node::metrics(named, network.as_deref(), &args.sources())?;
     let purpose = args.purpose.name();
     let answer = client::page(&address, &format!("/readyz?for={purpose}")).await?;
+    let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     match answer.status {
+        // Some servers have a page for every path.
+        200 if page["ready"] != true => {
+            let advice = client::METRICS_ADVICE;
+            let text =
+                format!("{address}: the answer is not the page of a node that is ready. {advice}");
+            return Err(RunError::failed(text));
+        }
         200 if as_json => output::line(json!({ "ready": true, "for": purpose })),
         200 => output::line(format_args!("ready to {purpose}")),
         503 => {
-            let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
             if as_json {
                 let conditions = &page["conditions"];
                 output::line(json!({ "ready": false, "for": purpose, "conditions": conditions }));

@@ -36,7 +36,7 @@ async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> 
         for piece in &page {
             match as_json {
                 true => output::line(piece),
-                false => print_piece(piece),
+                false => print_piece(&output::printable_page(piece)),
             }
         }
     }

@@ -85,10 +85,12 @@ async fn list(args: &ReportListArgs, as_json: bool) -> Result<(), RunError> {
     for report in rows {
         if as_json {
             output::line(report);
-        } else if is_unreadable(report) {
-            print_unreadable(report);
-        } else {
-            print(report);
+            continue;
+        }
+        let report = output::printable_page(report);
+        match is_unreadable(&report) {
+            true => print_unreadable(&report),
+            false => print(&report),
         }
     }
     if rows.is_empty() && !as_json {
@@ -126,6 +128,7 @@ async fn show(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
         output::line(&report);
         return Ok(());
     }
+    let report = output::printable_page(&report);
     print(&report);
     if report["compared"] == true && report["equal"] == false {
         output::line("  this node's own amounts:");
@@ -147,6 +150,7 @@ async fn explain(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
     if as_json {
         output::line(&report);
     } else {
+        let report = output::printable_page(&report);
         print(&report);
         for row in rows(&report, "minutes") {
             output::line(format_args!(

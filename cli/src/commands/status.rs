@@ -24,7 +24,7 @@ pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError>
         let answer = ask(&metrics).await;
         if !as_json {
             match &answer {
-                Ok(status) => print(&name, status),
+                Ok(status) => print(&name, &output::printable_page(status)),
                 Err(error) => output::line(format_args!("{name}: no answer: {error}")),
             }
         }

@@ -47,7 +47,7 @@ pub(crate) use answer::ANSWER_OVERHEAD_BYTES;
 pub(crate) use answer::AnswerError;
 pub(crate) use ask_order::AskOrder;
 pub(crate) use batch::{NodeAnswers, PayerSettings, PlacedEnvelope, RequestsPerCall};
-pub use dial::node_connector;
+pub use dial::{AddressFrom, node_connector};
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;
 pub(crate) use logged_envelope::LoggedEnvelope;

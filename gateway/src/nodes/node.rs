@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hawser_dial::public_authorities;
 use hawser_proto::OriginatorId;
 use hawser_rules::{NodeRecord, PicoDollarPrice};
 use hawser_serve::CheckedChannel;
@@ -13,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Endpoint, Error as TransportError, Uri};
 
 use super::batch::{Batcher, PayerSettings};
-use super::dial::gateway_connector;
+use super::dial::{AddressFrom, node_connector};
 use super::reporter::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::select::Candidate;
@@ -240,12 +241,12 @@ impl fmt::Debug for Node {
 /// An error if the address is not the URL of a gRPC server.
 pub fn node_channel(address: &str, allow_private: bool) -> Result<CheckedChannel, TransportError> {
     let url = Endpoint::from_shared(address.to_owned())?.uri().clone();
-    let connector = gateway_connector(url.clone(), allow_private);
+    let from = AddressFrom::Registry { allow_private };
+    let connector = node_connector(url.clone(), from, public_authorities());
     Ok(endpoint(url).connect_with_connector_lazy(connector).into())
 }
 
-/// Returns the endpoint of a node's URL. The connector dials it and speaks TLS, because the library's own TLS would be
-/// above the meter of frames.
+/// Returns the endpoint of a node's URL, which [`node_connector`] dials.
 fn endpoint(url: Uri) -> Endpoint {
     Endpoint::from_static("http://node")
         .origin(url)

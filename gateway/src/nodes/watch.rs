@@ -25,7 +25,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::call::ListCall;
-use super::dial::dial;
+use super::dial::{AddressFrom, dial};
 use super::node::{Health, Node};
 use super::set::Nodes;
 
@@ -258,7 +258,8 @@ fn reason_of(status: &Status) -> String {
 async fn connect_time(node: &Node, limit: Duration) -> Option<Duration> {
     let uri: http::Uri = node.address.parse().ok()?;
     let since = Instant::now();
-    timeout(limit, dial(&uri, node.allow_private)).await.ok()?.ok()?;
+    let from = AddressFrom::Registry { allow_private: node.allow_private };
+    timeout(limit, dial(&uri, from)).await.ok()?.ok()?;
     Some(since.elapsed())
 }
 

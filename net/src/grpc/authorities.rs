@@ -6,10 +6,8 @@ use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hawser_dial::public_authorities;
+use hawser_dial::{authorities_with, public_authorities};
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -33,14 +31,13 @@ pub(super) async fn trusted() -> RootCertStore {
 /// ones.
 async fn trusted_with(file: Option<OsString>) -> RootCertStore {
     static IS_TOLD: AtomicBool = AtomicBool::new(false);
-    let mut roots = public_authorities();
     if let Some(file) = file {
         let read = timeout(READ_MAX, read(&file)).await;
         let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        match read.and_then(|pem| certificates(&pem)) {
-            Ok(certificates) => {
-                roots.add_parsable_certificates(certificates);
+        match read.and_then(|pem| authorities_with(&pem)) {
+            Ok(roots) => {
                 IS_TOLD.store(false, Ordering::Relaxed);
+                return roots;
             }
             Err(error) if !IS_TOLD.swap(true, Ordering::Relaxed) => {
                 let (file, next) = (file.display(), "public authorities alone are trusted");
@@ -50,13 +47,7 @@ async fn trusted_with(file: Option<OsString>) -> RootCertStore {
             Err(_) => {}
         }
     }
-    roots
-}
-
-/// Returns the certificates of a file.
-fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    all.map_err(io::Error::other)
+    public_authorities()
 }
 
 /// Reads a file with certificates on a thread that may block, one file at a time: a network file system that is gone

@@ -1,6 +1,7 @@
 //! `hawser audit network`: the reports of all nodes, each fact once.
 
 use hawser_audit::{ClaimCount, Judged, NetworkAudit, NodeFindings};
+use hawser_node::AddressFrom;
 use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
 use hawser_rules::misbehavior::MisbehaviorVerdict;
@@ -11,7 +12,6 @@ use super::asked_chain::{self, AskedChain};
 use super::reports::READ_MOST;
 use super::{keys, reports};
 use crate::args::audit::AuditNetworkArgs;
-use crate::client::AddressFrom;
 use crate::{exit_codes, output};
 
 /// Bytes of proofs of one node that are held. A guess: above what a node keeps of a network that works.
@@ -124,7 +124,9 @@ fn print_summary(
     chain: Option<&AskedChain>,
 ) {
     for (address, error) in silent {
-        output::line(format_args!("{address} was not read to its end: {}", error.text));
+        // A node's owner has written its address, and the node may have written the reason.
+        let (address, why) = (output::plain(address), output::printable(&error.text));
+        output::line(format_args!("{address} was not read to its end: {why}"));
     }
     let asked = output::count(asked, "node");
     output::line(format_args!("{asked} asked; {} refuted", output::count(refuted, "report")));

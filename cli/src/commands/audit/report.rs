@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hawser_audit::evidence_file::FiledReport;
 use hawser_audit::{EvidenceFile, JudgedTrees, KnownKeys, UnknownTreeFault};
+use hawser_node::AddressFrom;
 use hawser_node::error::RunError;
 use hawser_rules::misbehavior::quorum::LivenessRecord;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, Missing, TreeEvidence};
@@ -13,7 +14,6 @@ use super::asked_chain::{self, AskedChain};
 use super::keys::LoadedKeys;
 use super::{exit_of, keys, network, read_file, reports};
 use crate::args::audit::AuditReportArgs;
-use crate::client::AddressFrom;
 use crate::{exit_codes, output};
 
 /// Judges the reports of a file or of a node. A node's reports are judged page by page, so that only one page is held.

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use hawser_audit::evidence_file::FiledReport;
-use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
+use hawser_node::{AddressFrom, CheckedChannel};
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::MisbehaviorApiClient;
 
-use crate::client::{self, AddressFrom};
+use crate::client;
 
 /// The most that is read of one node, a page at a time. Guesses: strangers can have a node keep some hundred MiB of
 /// reports that prove nothing for each accused node and class, and the answers of a lying node have no end. An hour is

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use hawser_chain::admin::nodes::RegisteredNode;
-use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
+use hawser_node::{AddressFrom, CheckedChannel};
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::pb::hawser::checkpoint_api::GetCheckpointRequest;
 use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_client::CheckpointApiClient;
@@ -14,7 +14,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PublicKey};
 use tonic::Code;
 
-use crate::client::{AddressFrom, CHECKPOINT_LEN_BYTES_MAX, CURSOR_LEN_BYTES_MAX};
+use crate::client::{CHECKPOINT_LEN_BYTES_MAX, CURSOR_LEN_BYTES_MAX};
 use crate::{client, output};
 
 /// Places by which the new node may be behind in a strand that grows. A guess: a second of a busy network.

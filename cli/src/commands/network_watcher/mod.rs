@@ -29,6 +29,7 @@ use std::time::Duration;
 use hawser_chain::admin::Network;
 use hawser_chain::admin::nodes::{self, NodePlace};
 use hawser_chain::watch::check_node_url;
+use hawser_node::AddressFrom;
 use hawser_node::error::RunError;
 use hawser_node::files::{self, key};
 use hawser_node::service::stop_signal::{StopOn, StopSignals};
@@ -38,7 +39,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::network_watcher::{NetworkWatcherArgs, without_effect};
 use crate::args::onchain::NetworkArgs;
-use crate::client::AddressFrom;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::{exit_codes, metrics_server, output};
 use follow::{ReconnectPauses, follow};

@@ -1,9 +1,10 @@
 //! The metrics of the network watcher. Names and labels are those of the reference implementation's, where it has them.
 
+use hawser_node::AddressFrom;
+
 use super::alarm::NetworkAlarmKind;
 use super::probe_view::ProbeView;
 use super::state::{NetworkView, NodeView, StreamFault};
-use crate::client::AddressFrom;
 use crate::metrics_server::{MetricsPage, MetricsSource};
 
 /// The nodes as they are seen, the probes, the bound of the alarm about divergence, and the rule of calls to nodes.
