@@ -47,11 +47,7 @@ impl Reporter {
     /// Prints an event in the one form or the other. Only `hawser dev` and `hawser chain dev` run
     /// long enough to have events.
     #[cfg(feature = "dev")]
-    pub(crate) fn event(
-        self,
-        text: impl FnOnce() -> String,
-        event: impl FnOnce() -> Value,
-    ) {
+    pub(crate) fn event(self, text: impl FnOnce() -> String, event: impl FnOnce() -> Value) {
         if self.as_json {
             line(event());
         } else {
