@@ -32,7 +32,7 @@ pub enum AddressFrom {
 }
 
 /// Returns a connector for calls to the node at `url`, over TLS for `https:`: one of `roots` has to have issued the
-/// node's certificate. A flood of frames ends the connection, and there is none for [`FLOOD_PAUSE`].
+/// node's certificate. A flood of frames ends the connection, and there is none for five seconds.
 ///
 /// The connector dials `url`, whatever it is asked for: the endpoint has a URL of `http:` and `url` as its origin,
 /// because the library's own TLS would be above the meter of frames.
