@@ -362,18 +362,28 @@ async fn streams_of_topics_are_charged_to_nodes_and_to_all_others() {
     for _ in 0..10 {
         open.push(client.subscribe_topics(with(filters(1), &from)).await.unwrap());
     }
-    let error = client.subscribe_topics(with(filters(1), &from)).await.unwrap_err();
-    assert_eq!(error.code(), Code::ResourceExhausted);
-    assert_eq!(error.message(), "subscribe admission rate limit exceeded");
+    let by_opens = client.subscribe_topics(with(filters(1), &from)).await.unwrap_err();
     let mut replication = node.replication().await;
     let text = token(3600);
     let proven = [("x-forwarded-for", "1.2.3.4"), ("node-authorization", text.as_str())];
     let mut opened = 0;
-    while let Ok(stream) = replication.subscribe_topics(with(filters(100), &proven)).await {
-        open.push(stream);
+    let by_tokens = loop {
+        match replication.subscribe_topics(with(filters(100), &proven)).await {
+            Ok(stream) => open.push(stream),
+            Err(error) => break error,
+        }
         opened += 1;
-    }
+    };
     assert!((5..8).contains(&opened), "nodes have no limit of opens, but pay for topics: {opened}");
+    // The reason is for programs, and the text that of the reference node, as for other calls.
+    for error in [by_opens, by_tokens] {
+        assert_eq!(
+            (error.code(), error.message()),
+            (Code::ResourceExhausted, "request has failed")
+        );
+        assert_eq!(error.metadata().get("limit-reason").unwrap(), "RATE_LIMIT");
+        assert!(retry_after_s(error.metadata()) >= 1);
+    }
     let of_nodes = r#"xmtp_api_incoming_node_connection_by_version_gauge{version="none"}"#;
     node.until_sample(of_nodes, f64::from(opened)).await;
     drop(open);
