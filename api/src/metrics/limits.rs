@@ -95,7 +95,7 @@ impl LimitOutcome {
     }
 }
 
-/// The tier of a caller in labels.
+/// The tier of a caller in labels, spelled as the network's reference node spells it, for dashboards that select by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallerTier {
     /// The caller has proved to be a node.
@@ -109,8 +109,8 @@ impl CallerTier {
 
     fn label(self) -> &'static str {
         match self {
-            Self::Node => "0",
-            Self::Other => "2",
+            Self::Node => "tier0",
+            Self::Other => "tier2",
         }
     }
 }
