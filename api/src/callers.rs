@@ -221,7 +221,7 @@ impl Callers {
         };
         if wait_ms > 0 {
             decided(LimitOutcome::Denied);
-            return Err(CallError::RateLimited { call, retry_after_s: whole_s(wait_ms) });
+            return Err(CallError::RateLimited { retry_after_s: whole_s(wait_ms) });
         }
         decided(LimitOutcome::Allowed);
         Ok(())
@@ -360,7 +360,7 @@ impl PaidTurns<'_> {
             let charged = self.callers.charge(self.caller, self.call, CallCost::of_topics(1)).await;
             let left = until.saturating_duration_since(Instant::now());
             match charged {
-                Err(CallError::RateLimited { retry_after_s, .. })
+                Err(CallError::RateLimited { retry_after_s })
                     if Duration::from_secs(retry_after_s) <= left =>
                 {
                     tokio::select! {

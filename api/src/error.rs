@@ -14,7 +14,6 @@ use tonic::{Code, Status};
 
 use crate::limit_status::{REFUSED, limited};
 use crate::limits::LimitError;
-use crate::metrics::LimitedCall;
 use crate::stream_error::StreamError;
 use crate::tokens::NodeTokenError;
 
@@ -73,10 +72,8 @@ pub(crate) enum CallError {
     #[error("this service is for nodes: the header {NODE_TOKEN_HEADER} is missing")]
     NodesOnly,
     /// A call exceeds the limits of its caller.
-    #[error("{}", call.refusal())]
+    #[error("{REFUSED}")]
     RateLimited {
-        /// The call.
-        call: LimitedCall,
         /// Seconds after which the same call fits.
         retry_after_s: u64,
     },
@@ -208,7 +205,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             let details = StatusDetails { retry_after_s, ..StatusDetails::of("TOKEN_CHECKS") };
             details.into_status(Code::Unauthenticated, &text)
         }
-        CallError::RateLimited { retry_after_s, .. } => limited(&text, "RATE_LIMIT", retry_after_s),
+        CallError::RateLimited { retry_after_s } => limited(&text, "RATE_LIMIT", retry_after_s),
         CallError::TooManyReports(retry_after_s) => limited(&text, "REPORT_LIMIT", retry_after_s),
         CallError::ReportsBusy(retry_after_s) => unavailable(text, retry_after_s),
         CallError::ReadOnly => unavailable(text, RETRY_AFTER_DISK_S),

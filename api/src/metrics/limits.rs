@@ -10,7 +10,6 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::circuit_breaker::BreakerState;
-use crate::limit_status::REFUSED;
 use crate::tokens::ClaimedRelease;
 
 /// A call that limits may refuse.
@@ -51,25 +50,6 @@ impl LimitedCall {
     /// Returns true if nodes pay for the call, too.
     pub(crate) fn charges_nodes(self) -> bool {
         matches!(self, Self::QueryTopics | Self::ReplicationTopics)
-    }
-
-    /// Returns the text for a caller that is refused.
-    pub(crate) fn refusal(self) -> &'static str {
-        match self {
-            Self::Query
-            | Self::Newest
-            | Self::Inboxes
-            | Self::ReplicationQuery
-            | Self::ReplicationNewest
-            | Self::ReplicationInboxes
-            | Self::Usage
-            | Self::Proof
-            | Self::Reports
-            | Self::Submission => REFUSED,
-            Self::QueryTopics | Self::ReplicationTopics => {
-                "subscribe admission rate limit exceeded"
-            }
-        }
     }
 
     fn labels(self) -> [(&'static str, &'static str); 2] {
@@ -115,7 +95,7 @@ impl LimitOutcome {
     }
 }
 
-/// The tier of a caller in labels.
+/// The tier of a caller in labels, spelled as the network's reference node spells it, for dashboards that select by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallerTier {
     /// The caller has proved to be a node.
@@ -129,8 +109,8 @@ impl CallerTier {
 
     fn label(self) -> &'static str {
         match self {
-            Self::Node => "0",
-            Self::Other => "2",
+            Self::Node => "tier0",
+            Self::Other => "tier2",
         }
     }
 }

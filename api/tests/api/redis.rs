@@ -88,7 +88,7 @@ impl Gate {
 }
 
 const OPEN_STREAMS: &str = r#"xmtp_api_open_connections_gauge{style="stream",method="/xmtp.xmtpv4.message_api.NotificationApi/SubscribeAllEnvelopes"}"#;
-const NEWEST: &str = r#"xmtpd_rate_limit_decisions_total{service="QueryApi",method="GetNewestEnvelope",tier="2",outcome=""#;
+const NEWEST: &str = r#"xmtpd_rate_limit_decisions_total{service="QueryApi",method="GetNewestEnvelope",tier="tier2",outcome=""#;
 
 #[tokio::test]
 async fn two_processes_share_the_limits_of_a_caller() {

@@ -109,7 +109,7 @@ async fn decided(node: &Node, outcome: &str) -> f64 {
 /// Returns the number of calls of strangers for which limits have decided so.
 async fn decided_on(node: &Node, service: &str, method: &str, outcome: &str) -> f64 {
     let call = format!(r#"service="{service}",method="{method}""#);
-    let labels = format!(r#"{call},tier="2",outcome="{outcome}""#);
+    let labels = format!(r#"{call},tier="tier2",outcome="{outcome}""#);
     node.sample(&format!("xmtpd_rate_limit_decisions_total{{{labels}}}")).await.unwrap()
 }
 
