@@ -13,10 +13,10 @@ use crate::{client, output};
 /// Advice if no node is where the command has looked for one. The lines before it name the addresses.
 const NONE_ANSWERS: &str = "--metrics names the address of a node's metrics, and --config the file with the node's settings";
 
-/// Runs the command. Succeeds when every node answers and none is failing.
+/// Runs the command. Succeeds when every node answers with the verdict *ok* or *degraded*.
 ///
 /// # Errors
-/// When a node does not answer or its verdict is *failing*.
+/// When a node does not answer or has another verdict, such as *failing*.
 pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError> {
     let AskedNodes { nodes, whose } = nodes(&args)?;
     let mut answers = Vec::new();
@@ -35,10 +35,7 @@ pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError>
             answers.iter().map(|(metrics, answer)| as_value(metrics, answer)).collect();
         output::line(Value::Array(all));
     }
-    let well = |answer: &Result<Value, String>| {
-        answer.as_ref().is_ok_and(|status| status["verdict"] != "failing")
-    };
-    if answers.iter().all(|(_, answer)| well(answer)) {
+    if answers.iter().all(|(_, answer)| answer.as_ref().is_ok_and(is_serving)) {
         return Ok(());
     }
     let is_silent = answers.iter().all(|(_, answer)| answer.is_err());
@@ -94,6 +91,11 @@ fn status_of_node(page: &str) -> Result<Value, String> {
     }
     Err("the page /status there is that of another program than a node, such as a gateway"
         .to_owned())
+}
+
+/// Returns true if the node calls itself *ok* or *degraded*. A verdict that this version does not know is no success.
+fn is_serving(status: &Value) -> bool {
+    matches!(status["verdict"].as_str(), Some("ok" | "degraded"))
 }
 
 fn as_value(metrics: &str, answer: &Result<Value, String>) -> Value {
@@ -398,6 +400,15 @@ mod tests {
         }
         let of_node = json!({ "verdict": "ok" });
         assert_eq!(status_of_node(&of_node.to_string()), Ok(of_node));
+    }
+
+    #[test]
+    fn a_verdict_of_a_later_version_is_no_success() {
+        for (verdict, serves) in
+            [("ok", true), ("degraded", true), ("failing", false), ("stopping", false), ("", false)]
+        {
+            assert_eq!(is_serving(&json!({ "verdict": verdict })), serves, "{verdict:?}");
+        }
     }
 
     #[test]
