@@ -6,6 +6,7 @@ mod callers;
 mod changes;
 mod common;
 mod connect;
+mod figures;
 mod followers;
 mod health;
 mod hostile;
