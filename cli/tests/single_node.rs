@@ -317,6 +317,18 @@ fn a_bad_line_in_the_chain_file_is_named_at_start() {
     let output = single.command().arg("--chain-file").arg(&chain).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("line 2: hex: "), "{}", stderr(&output));
+    // A check of the settings reads it as a start does.
+    let file = |name: &str| single.place.path().join(name).display().to_string();
+    let [key, registry, rates, chain] =
+        ["key", "registry.json", "rates.json", "chain.jsonl"].map(file);
+    let line = ["config", "check", "--signer.private-key-file", &key, "--chain-file", &chain];
+    let files = ["--registry-file", &registry, "--rates-file", &rates];
+    let output = run(&[&line[..], &files].concat());
+    assert_eq!(output.status.code(), Some(2));
+    let named = format!("--chain-file: {chain}: line 2: hex: ");
+    assert!(stderr(&output).contains(&named), "{}", stderr(&output));
+    fs::write(&chain, "").unwrap();
+    assert_eq!(run(&[&line[..], &files].concat()).status.code(), Some(0));
 }
 
 #[test]
