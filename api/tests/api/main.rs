@@ -5,6 +5,7 @@
 mod callers;
 mod changes;
 mod common;
+mod conditions;
 mod connect;
 mod figures;
 mod followers;
