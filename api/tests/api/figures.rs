@@ -1,15 +1,17 @@
-//! The figures of the scrape are those of the parts that count them. A family that shows the value of its neighbour has
-//! the documented name, and misleads alerts and dashboards.
+//! The figures of the scrape and of the status are those of the parts that count them. A family or a field that shows
+//! the value of its neighbour has the documented name, and misleads alerts and operators.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_api::{
-    ChainAccount, ChainBalances, ChainEndpoint, ChainState, ChainsView, ContractPause,
-    ContractReading, NoPeers, PeerCounts, PeerState, PeerView, ReadingState, StrandState,
+    ApiSettings, ChainAccount, ChainBalances, ChainEndpoint, ChainState, ChainsView, ContractPause,
+    ContractReading, DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView, ReadingState,
+    StrandState,
 };
 use hawser_proto::{Cursor, OriginatorId};
+use serde_json::Value;
 
 use crate::common::*;
 
@@ -194,6 +196,59 @@ async fn each_figure_of_the_peers_is_its_own() {
     let samples = samples(&node).await;
     assert_shown(&samples, &expected);
     assert!(!samples.contains_key(r#"xmtp_peer_rtt_seconds{node_id="300"}"#), "not measured");
+}
+
+/// A disk of a few bytes.
+struct SmallDisk;
+
+impl DiskView for SmallDisk {
+    fn space(&self) -> Option<DiskSpace> {
+        Some(DiskSpace { free_bytes: 54, total_bytes: 55 })
+    }
+}
+
+#[tokio::test]
+async fn each_figure_on_the_page_of_the_status_is_its_own() {
+    let view = Arc::new(TwoChains);
+    let disk = Arc::new(SmallDisk);
+    let adjust = |settings: &mut ApiSettings| {
+        settings.chains = Some(view);
+        settings.disk = Some(disk);
+    };
+    let node = node_with(adjust, Arc::new(CountingPeers)).await;
+    let counters = node.engine.counters();
+    counters.identities.unanswered.inc_by(51);
+    counters.withdrawn.inc_by(52);
+    counters.identities.inboxes_waiting.set(53);
+    let status = node.status().await;
+    assert_eq!(status["updates_unanswered"], 51);
+    assert_eq!(status["envelopes_withdrawn"], 52);
+    assert_eq!(status["inboxes_waiting"], 53);
+    assert_eq!(status["disk"]["free_bytes"], 54);
+    assert_eq!(status["disk"]["total_bytes"], 55);
+
+    let (app, settlement) = (&status["chains"][0], &status["chains"][1]);
+    assert_eq!((&app["name"], &settlement["name"]), (&"app".into(), &"settlement".into()));
+    assert_eq!(app["head"], 108);
+    assert_eq!((&app["unseen_s"], &settlement["unseen_s"]), (&21.0.into(), &0.0.into()));
+    assert_eq!((&app["pushed"], &settlement["pushed"]), (&false.into(), &true.into()));
+    let endpoints = &app["endpoints"];
+    assert_eq!(endpoints[0]["endpoint"], "https://rpc.example");
+    assert_eq!((&endpoints[0]["active"], &endpoints[1]["active"]), (&false.into(), &true.into()));
+    let halted = &app["contracts"][0];
+    assert_eq!((&halted["contract"], &halted["state"]), (&"0x02".into(), &"halted".into()));
+    assert_eq!(halted["reason"], "the chain contradicts the log");
+    assert_eq!((&halted["read_block"], &halted["lag_blocks"]), (&90.into(), &17.into()));
+    assert_eq!((&halted["paused"], &halted["paused_read_block"]), (&true.into(), &80.into()));
+    assert_eq!(halted["lag_s"], 33.0);
+    assert_eq!(app["contracts"][1]["state"], "at_head");
+
+    let (up, down) = (&status["peers"][0], &status["peers"][1]);
+    assert_eq!((&up["node_id"], &down["node_id"]), (&200.into(), &300.into()));
+    assert_eq!((&up["connected"], &down["connected"]), (&true.into(), &false.into()));
+    assert_eq!((&up["transport"], &down["transport"]), (&"quic".into(), &Value::Null));
+    assert_eq!(up["round_trip_s"], 0.25);
+    assert_eq!((&up["failed_attempts"], &up["refused"]), (&200.into(), &201.into()));
 }
 
 #[tokio::test]
