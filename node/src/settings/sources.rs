@@ -354,6 +354,15 @@ impl SettingSources {
         })
     }
 
+    /// Returns a note if settings were given that have no effect on a replica.
+    pub(super) fn note_of_replica(&self) -> Option<String> {
+        self.given(table::unused_by_replicas()).map(|given| {
+            format!(
+                "a replica publishes nothing and follows its sources over gRPC, so these have no effect: {given}"
+            )
+        })
+    }
+
     /// Returns the flags of those of these settings that were given in any way; `None` if none was.
     fn given(&self, settings: impl IntoIterator<Item = &'static Setting>) -> Option<String> {
         let is_given = |setting: &&Setting| {

@@ -11,7 +11,7 @@ use hawser_proto::{OriginatorId, SecretKey};
 
 use super::table::chains::{EXAMPLE_ADDRESS, SINGLE};
 use super::tests::{pairs, read};
-use super::{GatewayServiceSettings, SettingSources, table};
+use super::{GatewayServiceSettings, NodeServiceSettings, SettingSources, table};
 
 const KEY: &str = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a";
 const WITNESS: &str =
@@ -316,4 +316,23 @@ fn the_value_of_every_setting_of_a_gateway_arrives_in_its_own_place() {
     let flags = table::gateway::ALL.into_iter().map(|setting| setting.flag);
     let missing: Vec<_> = flags.filter(|flag| !covered.contains(flag)).collect();
     assert_eq!(missing, [""; 0]);
+}
+
+/// An operator may expect of them what they do at a node.
+#[test]
+fn settings_without_effect_on_a_replica_are_named_there_alone() {
+    let env = pairs(&[
+        ("HAWSER_REGISTRY_FILE", "registry.json"),
+        ("HAWSER_RATES_FILE", "rates.json"),
+        ("XMTPD_PAYER_REPORT_RUN_WORKERS", "true"),
+    ]);
+    let flags = [("bootstrap-from", "/s"), ("publishes-per-payer", "5")];
+    let sources = SettingSources::new(pairs(&flags), env.clone());
+    let notes = NodeServiceSettings::read_replica(&sources).unwrap().notes;
+    let without_effect = "a replica publishes nothing and follows its sources over gRPC, so these have no effect: \
+                          bootstrap-from, publishes-per-payer, payer-report.enable";
+    assert_eq!(notes, [without_effect]);
+    let none = NodeServiceSettings::read_replica(&SettingSources::new([], env[..2].to_vec()));
+    assert_eq!(none.unwrap().notes, [""; 0]);
+    assert_eq!(read(&flags, &[]).unwrap().notes, [""; 0]);
 }
