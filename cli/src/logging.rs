@@ -2,6 +2,8 @@
 //! equal lines are written.
 
 mod line_counts;
+#[cfg(test)]
+mod panic_tests;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};

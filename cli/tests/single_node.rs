@@ -279,6 +279,36 @@ fn a_node_without_a_record_says_whose_key_it_has() {
     assert!(stderr(&output).contains("has the key of this node"), "{}", stderr(&output));
 }
 
+/// Operators and their scripts tell a wrong path from a file that cannot be read, which is played by a folder.
+#[test]
+fn a_file_that_does_not_exist_has_an_exit_code_of_its_own() {
+    let single = Single::new();
+    let code_of = |mut command: std::process::Command, path: &std::path::Path| {
+        let output = command.output().unwrap();
+        assert!(stderr(&output).contains(path.to_str().unwrap()), "{}", stderr(&output));
+        output.status.code()
+    };
+    for name in ["registry.json", "rates.json"] {
+        let path = single.place.path().join(name);
+        let content = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(code_of(single.command(), &path), Some(4), "{name}");
+        fs::create_dir(&path).unwrap();
+        assert_eq!(code_of(single.command(), &path), Some(1), "{name}");
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, content).unwrap();
+    }
+    let chain = single.place.path().join("chain.jsonl");
+    let with_chain = || {
+        let mut command = single.command();
+        command.arg("--chain-file").arg(&chain);
+        command
+    };
+    assert_eq!(code_of(with_chain(), &chain), Some(4));
+    fs::create_dir(&chain).unwrap();
+    assert_eq!(code_of(with_chain(), &chain), Some(1));
+}
+
 #[test]
 fn a_bad_line_in_the_chain_file_is_named_at_start() {
     let single = Single::new();
@@ -287,6 +317,18 @@ fn a_bad_line_in_the_chain_file_is_named_at_start() {
     let output = single.command().arg("--chain-file").arg(&chain).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("line 2: hex: "), "{}", stderr(&output));
+    // A check of the settings reads it as a start does.
+    let file = |name: &str| single.place.path().join(name).display().to_string();
+    let [key, registry, rates, chain] =
+        ["key", "registry.json", "rates.json", "chain.jsonl"].map(file);
+    let line = ["config", "check", "--signer.private-key-file", &key, "--chain-file", &chain];
+    let files = ["--registry-file", &registry, "--rates-file", &rates];
+    let output = run(&[&line[..], &files].concat());
+    assert_eq!(output.status.code(), Some(2));
+    let named = format!("--chain-file: {chain}: line 2: hex: ");
+    assert!(stderr(&output).contains(&named), "{}", stderr(&output));
+    fs::write(&chain, "").unwrap();
+    assert_eq!(run(&[&line[..], &files].concat()).status.code(), Some(0));
 }
 
 #[test]

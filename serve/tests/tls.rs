@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use hawser_serve::address::Cidr;
-use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError, TlsHandshakeError, expiry_seen};
+use hawser_serve::metrics::MetricsPage;
+use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError, TlsHandshakeError, TlsMetrics, expiry_seen};
 use hawser_serve::{CallMetrics, MemoryBudget, ServeSettings, Server};
+use prometheus_client::collector::Collector;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
@@ -368,6 +370,35 @@ async fn a_start_names_the_file_that_cannot_be_used() {
     assert!(device.unwrap_err().contains("/dev/null: it is neither a file nor a pipe"));
     let clients = loaded(TlsFiles { client_ca: Some(names.key.clone()), ..names });
     assert!(clients.unwrap_err().contains("no certificate"));
+}
+
+/// Alerts select by both: the end of the certificate that clients see, and files that wait for their repair.
+#[test]
+fn the_metrics_are_those_of_the_certificate_in_use_and_of_the_files() {
+    let files = Files::new();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+    files.write(&certified(&files.authority, &params));
+    let tls = files.tls();
+    let page = |tls: Option<Tls>| {
+        let collector: Box<dyn Collector> = Box::new(TlsMetrics(tls));
+        MetricsPage::new([collector]).render()
+    };
+    let shown = |failed: u8| {
+        let page = page(Some(tls.clone()));
+        let end = "\nxmtp_tls_cert_expiry_timestamp_seconds 2208988800\n";
+        let fault = format!("\nxmtp_tls_reload_failed {failed}\n");
+        assert!(page.contains(end) && page.contains(&fault), "{failed}: {page}");
+    };
+    shown(0);
+    replace(&files.path("cert.pem"), "");
+    tls.look();
+    shown(1);
+    files.write(&certified(&files.authority, &params));
+    tls.look();
+    shown(0);
+    let plain = page(None);
+    assert!(!plain.contains("\nxmtp_tls_"), "{plain}");
 }
 
 #[tokio::test]

@@ -81,6 +81,10 @@ async fn commands_talk_to_a_node_whose_certificate_they_trust() {
     ];
     network.start_all().await;
     let node = &network.nodes[0];
+    // A balancer takes a node out by this condition when its certificate ends, and an alert warns of it before.
+    let page = node.metrics().await;
+    assert_eq!(page.sum("xmtp_condition", &["name=\"tls_certificate\""]), 1.0);
+    assert!(page.sum("xmtp_tls_cert_expiry_timestamp_seconds", &[]) > 0.0);
     let query = async |url: String, trusted: bool| {
         let mut command = Command::new(binary::hawser());
         forget_settings(command.as_std_mut());

@@ -307,6 +307,9 @@ async fn a_gateway_with_a_certificate_speaks_tls_only() {
     let certificate = format!("--tls-cert={}", certificate.display());
     let key = format!("--tls-key={}", key.display());
     let gateway = Gateway::start_with(&network, &[&certificate, &key]).await;
+    let (_, page) = raw::get(gateway.metrics_port, "/metrics").await.unwrap();
+    assert!(page.contains("\nxmtp_condition{name=\"tls_certificate\"} 1\n"), "{page}");
+    assert!(page.contains("\nxmtp_tls_cert_expiry_timestamp_seconds "), "{page}");
     let get_nodes = async |client: Client| {
         client.unary::<_, Envelopes>(GET_NODES, Envelopes::default()).await.map(drop)
     };

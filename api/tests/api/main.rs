@@ -5,7 +5,9 @@
 mod callers;
 mod changes;
 mod common;
+mod conditions;
 mod connect;
+mod figures;
 mod followers;
 mod health;
 mod hostile;

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use hawser_node::error::RunError;
+use hawser_node::files::chain::ChainFile;
 use hawser_node::files::deployment::EffectiveContract;
 use hawser_node::files::{self, rates, registry};
 use hawser_node::service::doctor::{self, CheckResult, DoctorCheck};
@@ -104,19 +105,21 @@ pub(super) fn errors_of_files(config: &NodeServiceSettings) -> Vec<String> {
     }
     let rates = rates.as_ref().and_then(|path| files::read(path, rates::parse).err());
     errors.extend(rates.map(|error| format!("--rates-file: {error}")));
-    errors.extend(chain.as_deref().and_then(unreadable));
+    errors.extend(chain.as_deref().and_then(error_of_chain));
     errors.extend(config.api.check_certificate().err());
     errors
 }
 
-fn unreadable(path: &Path) -> Option<String> {
-    let why = match std::fs::metadata(path) {
-        // Opening a pipe would wait for its writer.
-        Ok(found) if !found.is_file() => "it is not a regular file".to_owned(),
-        Ok(_) => std::fs::File::open(path).err()?.to_string(),
-        Err(error) => error.to_string(),
-    };
-    Some(format!("--chain-file: {}: {why}", path.display()))
+/// Reads a whole chain file, as a start does. Returns the first error.
+fn error_of_chain(path: &Path) -> Option<String> {
+    let mut file = ChainFile::new(path);
+    loop {
+        match file.poll() {
+            Ok(events) if events.is_empty() => return None,
+            Ok(_) => {}
+            Err(error) => return Some(format!("--chain-file: {}: {error}", path.display())),
+        }
+    }
 }
 
 async fn print(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {

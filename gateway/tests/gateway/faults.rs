@@ -39,6 +39,11 @@ async fn an_answer_that_is_wrong_is_no_answer_and_another_node_is_asked() {
             "xmtp_gateway_node_faults_total{{originator_id=\"{first}\",kind=\"wrong_answer\"}}"
         );
         assert_eq!(net.sample(&name).await, 1, "{manner:?}");
+        // An alert divides the errors by the calls. The first one has shown where the topic goes.
+        for (node, calls) in [(first, 2), (other, 1)] {
+            let name = format!("xmtp_gateway_node_calls_total{{originator_id=\"{node}\"}}");
+            assert_eq!(net.sample(&name).await, calls, "{manner:?}");
+        }
     }
 }
 

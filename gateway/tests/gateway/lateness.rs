@@ -78,6 +78,8 @@ async fn a_node_that_joined_after_another_had_gone_is_not_late() {
     net.nodes[3].reports([(100, 0)]);
     until_asked(async || lag_s(&net, 400).await > 0).await;
     assert_eq!(gap_s(&net, 400).await, 0, "it can get the envelope");
+    assert!(net.sample("xmtp_gateway_node_lag_seconds{node_id=\"400\"}").await > 0);
+    assert_eq!(net.sample("xmtp_gateway_node_gap_seconds{node_id=\"400\"}").await, 0);
     net.nodes[0].die();
     until_asked(async || gap_s(&net, 400).await > 0).await;
     assert_eq!(lag_s(&net, 400).await, 0, "its originator is gone");

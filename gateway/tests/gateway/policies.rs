@@ -450,20 +450,21 @@ async fn callers_with_keys_are_told_apart_and_their_use_is_counted() {
         publish_with_key(&net, Some("correct horse"), text).await.unwrap();
     }
     assert_eq!(net.sample("xmtp_gateway_refused_total{reason=\"api_key\"}").await, 3);
-    let series =
-        "xmtp_gateway_usage_envelopes_total{caller=\"alice\",kind=\"message\",tenant=\"\"}";
-    assert_eq!(net.sample(series).await, 2, "a repetition counts once");
     let (status, csv) = net.page("/usage.csv").await;
     assert_eq!(status, 200);
     // An hour may end between the requests.
-    let rows: Vec<_> = csv.lines().skip(1).collect();
-    let envelopes = |row: &&str| {
-        let fields: Vec<_> = row.split(',').collect();
+    let rows: Vec<Vec<&str>> = csv.lines().skip(1).map(|row| row.split(',').collect()).collect();
+    for fields in &rows {
         assert_eq!(fields[1..3], ["\"alice\"", "message"], "{csv}");
         assert!(fields[5].parse::<u64>().unwrap() > 0, "fees: {csv}");
-        fields[3].parse::<u64>().unwrap()
-    };
-    assert_eq!(rows.iter().map(envelopes).sum::<u64>(), 2, "{csv}");
+    }
+    let of = |column: usize| rows.iter().map(|it| it[column].parse::<u64>().unwrap()).sum::<u64>();
+    assert_eq!(of(3), 2, "a repetition counts once: {csv}");
+    for (column, what) in [(3, "envelopes"), (4, "bytes"), (5, "picodollars")] {
+        let labels = "{caller=\"alice\",kind=\"message\",tenant=\"\"}";
+        let name = format!("xmtp_gateway_usage_{what}_total{labels}");
+        assert_eq!(net.sample(&name).await, of(column), "{name}: {csv}");
+    }
 }
 
 #[tokio::test]

@@ -102,11 +102,10 @@ impl From<OpenNodeError> for RunError {
     fn from(error: OpenNodeError) -> Self {
         match error {
             OpenNodeError::Chains(error) => error.into(),
-            OpenNodeError::NotRegistered { .. }
-            | OpenNodeError::Registry(FileError::Read { .. })
-            | OpenNodeError::Rates(RatesError::File(FileError::Read { .. })) => {
-                Self::not_found(error)
-            }
+            OpenNodeError::Registry(error) => error.into(),
+            OpenNodeError::Rates(RatesError::File(error)) => error.into(),
+            OpenNodeError::Chain(error) if error.is_of_missing_file() => Self::not_found(error),
+            OpenNodeError::NotRegistered { .. } => Self::not_found(error),
             OpenNodeError::Open(
                 OpenError::Held { .. }
                 | OpenError::OfBackups { .. }

@@ -283,3 +283,28 @@ fn state(
 fn token_refused(why: &str) -> String {
     format!("called without a node token, which it refuses: {why}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Alerts and dashboards select by these values, and another test compares their selectors with the page.
+    #[test]
+    fn the_values_of_labels_are_those_that_the_page_lists() {
+        let docs = include_str!("../../../docs/metrics.md");
+        let listed = |family: &str| -> BTreeSet<&'static str> {
+            let start = format!("| `{family}` |");
+            let row = docs.lines().find(|line| line.starts_with(&start)).unwrap();
+            let (_, values) = row.split_once('(').unwrap();
+            values.split(')').next().unwrap().split(", ").collect()
+        };
+        let reasons = PeerError::ALL.into_iter().map(PeerError::label);
+        let kinds: BTreeSet<_> = reasons.chain(["rule"]).collect();
+        assert_eq!(listed("xmtp_verify_failures"), kinds);
+        let counted = replicated(&ReplicationCounters::default()).into_iter();
+        let results: BTreeSet<_> = counted.map(|(result, _)| result).collect();
+        assert_eq!(listed("xmtp_replicated"), results);
+    }
+}

@@ -438,6 +438,26 @@ mod tests {
         assert_eq!(few.connections_per_address, 16, "a gateway has this one");
     }
 
+    /// They are among the flags of a gateway, and an operator may expect confirmations, for instance, to hold.
+    #[test]
+    fn settings_of_events_are_named_because_a_gateway_reads_none() {
+        let flags = [
+            ("registry-file", "registry.json"),
+            ("rates-file", "rates.json"),
+            ("contracts.app-chain.wss-url", "ws://127.0.0.1:9"),
+        ];
+        let env = [
+            ("XMTPD_PAYER_PRIVATE_KEY", KEY),
+            ("XMTPD_SETTLEMENT_CHAIN_BACKFILL_BLOCK_PAGE_SIZE", "500"),
+            ("HAWSER_APP_CHAIN_CONFIRMATIONS", "3"),
+        ];
+        let without_effect = "a gateway reads no events of contracts, so these have no effect: \
+                              contracts.app-chain.wss-url, app-chain-confirmations, \
+                              contracts.settlement-chain.backfill-block-page-size";
+        assert_eq!(read(&flags, &env).unwrap().notes, [without_effect]);
+        assert!(read(&flags[..2], &env[..1]).unwrap().notes.is_empty());
+    }
+
     /// An operator of the reference implementation may have set it, and its gateway starts.
     #[test]
     fn no_retries_are_one_attempt() {

@@ -53,3 +53,5 @@ mod environment_tests;
 mod tests;
 #[cfg(test)]
 mod url_tests;
+#[cfg(test)]
+mod value_tests;

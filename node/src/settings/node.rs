@@ -223,7 +223,7 @@ impl NodeServiceSettings {
             let follows = follow.as_ref().is_some_and(|urls| !urls.is_empty());
             notes.extend(replica_notes(follows, matches!(witness, Some(Some(_)))));
         }
-        notes.extend(bootstrap_from.iter().filter(|_| is_replica).map(|_| BOOTSTRAP_NOTE.into()));
+        notes.extend(sources.note_of_replica().filter(|_| is_replica));
         if let Some(chains) = &chains {
             reader.require_sources(&files, chains);
             reader.require_balances(limits.as_ref(), chains, indexer);
@@ -277,8 +277,6 @@ impl NodeServiceSettings {
         self.api.quic_address.clone().filter(|_| self.quic_listen().is_some())
     }
 }
-
-const BOOTSTRAP_NOTE: &str = "bootstrap-from has no effect on a replica: it follows its sources";
 
 /// Returns the notes about settings of a replica that were given to a node.
 fn replica_notes(follows: bool, has_witness_key: bool) -> impl Iterator<Item = String> {

@@ -12,7 +12,7 @@ use super::nearest::nearest;
 use super::parse;
 use super::table::ignored::Ignored;
 use super::table::node::{ALLOW_SECRET_FLAGS, CONFIG_FILE};
-use super::table::{self, Setting, SettingKind, ignored, limits};
+use super::table::{self, Setting, SettingKind, chains, ignored, limits};
 use crate::files::key;
 
 /// The prefixes, after `XMTPD_` or `HAWSER_`, of variables that request a protection. A node that does not know one of
@@ -298,6 +298,7 @@ impl SettingSources {
             false => "a gateway has no such setting",
         };
         notes.extend(self.notes_of_others(table::of_node().filter(is_of_nodes), reason));
+        notes.extend(self.note_of_unread_events());
         notes.extend(self.notes_of_empty_switches(table::of_gateway()));
         notes
     }
@@ -340,15 +341,37 @@ impl SettingSources {
         if enable.is_some_and(|enable| parse::switch(&enable.text) == Some(true)) {
             return None;
         }
-        let is_given = |setting: &Setting| {
+        self.given(limits::OF_RATES).map(|given| {
+            format!("{} is off, so these have no effect: {given}", limits::ENABLE.flag)
+        })
+    }
+
+    /// Returns a note if settings were given by which a node reads the events of contracts, for a gateway, which reads
+    /// none.
+    fn note_of_unread_events(&self) -> Option<String> {
+        self.given(chains::OF_EVENTS).map(|given| {
+            format!("a gateway reads no events of contracts, so these have no effect: {given}")
+        })
+    }
+
+    /// Returns a note if settings were given that have no effect on a replica.
+    pub(super) fn note_of_replica(&self) -> Option<String> {
+        self.given(table::unused_by_replicas()).map(|given| {
+            format!(
+                "a replica publishes nothing and follows its sources over gRPC, so these have no effect: {given}"
+            )
+        })
+    }
+
+    /// Returns the flags of those of these settings that were given in any way; `None` if none was.
+    fn given(&self, settings: impl IntoIterator<Item = &'static Setting>) -> Option<String> {
+        let is_given = |setting: &&Setting| {
             let value = self.value(setting).ok().flatten();
             value.is_some_and(|value| value.origin != SettingOrigin::Default)
         };
-        let given = limits::OF_RATES.into_iter().filter(|setting| is_given(setting));
+        let given = settings.into_iter().filter(is_given);
         let given: Vec<_> = given.map(|setting| setting.flag).collect();
-        (!given.is_empty()).then(|| {
-            format!("{} is off, so these have no effect: {}", limits::ENABLE.flag, given.join(", "))
-        })
+        (!given.is_empty()).then(|| given.join(", "))
     }
 
     /// Returns a note for each given one of the settings `without_effect`, and for each unknown variable.

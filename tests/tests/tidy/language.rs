@@ -391,19 +391,28 @@ fn changes_are_listed_for_operators() {
     assert!(is_first || changes.contains(&version), "CHANGELOG.md has a part for {version}");
 }
 
+/// Operators raise alarms on levels, and read on the page what a code means at its level.
 #[test]
-fn every_log_code_is_explained() {
-    let code = |line: &str| Some(line.split_once("code = \"")?.1.split_once('"')?.0.to_owned());
+fn every_log_code_is_explained_with_its_level() {
+    const LEVELS: [&str; 3] = ["error!(", "warn!(", "info!("];
     let sources = texts(&["rs"]);
-    let logged: BTreeSet<String> = sources
-        .iter()
-        .filter(|(path, _)| !path.contains("/tests/"))
-        .flat_map(|(_, text)| text.lines().filter_map(code))
-        .collect();
+    let mut logged = BTreeSet::new();
+    for (_, text) in sources.iter().filter(|(path, _)| !path.contains("/tests/")) {
+        for (at, found) in text.match_indices("code = \"") {
+            let code = text[at + found.len()..].split('"').next().unwrap_or_default();
+            let before = |level: &'static str| Some((text[..at].rfind(level)?, level));
+            let last = LEVELS.into_iter().filter_map(before).max();
+            let level = last.map_or("no level", |(_, level)| level.trim_end_matches("!("));
+            logged.insert((code.to_owned(), level.to_owned()));
+        }
+    }
     let page = std::fs::read_to_string(root().join("docs/log-codes.md")).unwrap();
-    let row = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
-    let explained: BTreeSet<String> = page.lines().filter_map(row).collect();
-    assert_eq!(logged, explained, "codes in the program and in docs/log-codes.md");
+    let row = |line: &str| -> Option<(String, String)> {
+        let (code, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+        Some((code.to_owned(), rest.split(' ').next()?.to_owned()))
+    };
+    let explained: BTreeSet<(String, String)> = page.lines().filter_map(row).collect();
+    assert_eq!(logged, explained, "codes in the program and in docs/log-codes.md, with levels");
 }
 
 /// An operator looks up an error by its code, so no error is logged without one. The code comes before all other

@@ -185,7 +185,8 @@ impl MetricsSource for Watch {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use hawser_chain::admin::MicroDollars;
+    use alloy::primitives::Address;
+    use hawser_chain::admin::{Contract, MicroDollars, SignedMicroDollars, Wei, WeiPerGas};
     use hawser_proto::SequenceId;
 
     use super::*;
@@ -241,6 +242,48 @@ mod tests {
             let name = "xmtp_chain_watcher_report_end_seconds";
             let row = format!("{name}{{originator_id=\"{originator}\"}} {end_s}\n");
             assert!(page.contains(&row), "{page}");
+        }
+    }
+
+    /// A family with the value of its neighbour would have the right name, and mislead an alert.
+    #[test]
+    fn each_figure_of_a_look_is_its_own() {
+        let account = Address::repeat_byte;
+        let seen = Observation {
+            chain_time: 11,
+            gas_price: WeiPerGas(12),
+            app_gas_price: Some(WeiPerGas(13)),
+            payers: vec![(account(1), SignedMicroDollars(-14))],
+            senders: vec![(account(2), Wei(15))],
+            app_senders: vec![(account(3), Wei(16))],
+            paused: [(Contract::NodeRegistry, false), (Contract::RateRegistry, true)].into(),
+            ..Observation::default()
+        };
+        let alarm = Alarm { kind: AlarmKind::Paused, text: "RateRegistry is paused".to_owned() };
+        let mut watch = Watch::new(Duration::from_secs(60));
+        watch.note(seen, vec![alarm], 1000);
+        (watch.failures, watch.event_failures, watch.events.last_block) = (17, 18, Some(19));
+        watch.events.attesting = [(OriginatorId(100), 20)].into();
+        let page = watch.page();
+        for row in [
+            "xmtp_chain_watcher_last_look_seconds 1000".to_owned(),
+            "xmtp_chain_watcher_look_failures_total 17".to_owned(),
+            "xmtp_chain_watcher_event_failures_total 18".to_owned(),
+            "xmtp_chain_watcher_events_block 19".to_owned(),
+            "xmtp_chain_attesting_node_count{originator_id=\"100\"} 20".to_owned(),
+            "xmtp_chain_watcher_alarms{kind=\"paused\"} 1".to_owned(),
+            "xmtp_chain_watcher_alarms{kind=\"upgraded\"} 0".to_owned(),
+            "xmtp_chain_watcher_block_time_seconds 11".to_owned(),
+            "xmtp_chain_watcher_gas_price_wei 12".to_owned(),
+            "xmtp_chain_watcher_app_gas_price_wei 13".to_owned(),
+            format!("xmtp_chain_watcher_payer_microdollars{{payer=\"{}\"}} -14", account(1)),
+            format!("xmtp_chain_watcher_sender_wei{{sender=\"{}\"}} 15", account(2)),
+            format!("xmtp_chain_watcher_app_sender_wei{{sender=\"{}\"}} 16", account(3)),
+            "xmtp_chain_watcher_paused{contract=\"NodeRegistry\"} 0".to_owned(),
+            "xmtp_chain_watcher_paused{contract=\"RateRegistry\"} 1".to_owned(),
+            "xmtp_chain_watcher_rates 0".to_owned(),
+        ] {
+            assert!(page.contains(&format!("\n{row}\n")), "{row} is not in {page}");
         }
     }
 }

@@ -169,8 +169,8 @@ impl CommandLine {
         let chains = [("app-chain", shared.app()), ("settlement-chain", shared.settlement())];
         for (chain, address) in chains {
             self.add(&format!("contracts.{chain}.rpc-url"), format!("http://{address}"));
-            self.add(&format!("contracts.{chain}.wss-url"), format!("ws://{address}"));
         }
+        self.add("contracts.settlement-chain.wss-url", format!("ws://{}", shared.settlement()));
         // Contract wallets of the network's users are on one of these chains.
         let wallets =
             [(devnet::APP_ID, shared.app()), (devnet::SETTLEMENT_ID, shared.settlement())];
@@ -195,7 +195,11 @@ impl CommandLine {
         line.is_new_node = folder.is_new(ports.node_id);
         line.add_path("signer.private-key-file", &node.key_file);
         match source {
-            NetworkSource::Chains => line.add_chains(folder, shared),
+            NetworkSource::Chains => {
+                line.add_chains(folder, shared);
+                // A gateway reads no events.
+                line.add("contracts.app-chain.wss-url", format!("ws://{}", shared.app()));
+            }
             NetworkSource::Files(chain_file) => {
                 line.add_path("registry-file", &folder.registry());
                 line.add_path("rates-file", &folder.rates());

@@ -148,6 +148,7 @@ impl WatcherPage {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::state::RegistryEntry;
     use super::*;
 
     #[test]
@@ -168,5 +169,66 @@ mod tests {
         // Without probes there are no families of theirs.
         page.probes.note_begin(100, &BTreeSet::from([100]));
         assert_eq!(of("# TYPE xmtpd_network_watcher_", ' ', &page.page()), documented);
+    }
+
+    /// A family with the value of its neighbour would have the right name, and mislead an alert.
+    #[test]
+    fn each_figure_of_a_node_is_its_own() {
+        let node = |places: &[(u32, u64)]| NodeView {
+            is_canonical: true,
+            cursor: Some(places.iter().copied().collect()),
+            ..NodeView::default()
+        };
+        let ahead = NodeView {
+            is_up: true,
+            updated_unix_s: 11,
+            unknown: 12,
+            impossible: 13,
+            went_back: 14,
+            faults: [(StreamFault::Silent, 15), (StreamFault::Flood, 16)].into(),
+            content_faults: 17,
+            ..node(&[(200, 60)])
+        };
+        let entry = |id, is_canonical| RegistryEntry {
+            id,
+            address: "http://node.example".to_owned(),
+            is_canonical,
+            public_key: None,
+        };
+        let mut view = NetworkView::default();
+        view.set_registry(&[entry(200, true), entry(300, true), entry(400, false)]);
+        view.nodes.insert(200, ahead);
+        view.nodes.insert(300, node(&[(200, 42)]));
+        view.compared.insert(200, 19);
+        (view.unwatched, view.registry_errors) = (20, 21);
+        let (probes, addresses) = (ProbeView::default(), AddressFrom::Operator);
+        let page = WatcherPage { view, probes, divergence_max: 1, addresses }.page();
+        for row in [
+            "known_nodes 3",
+            "unwatched_nodes 20",
+            "registry_errors_total 21",
+            "alarms{kind=\"divergence\"} 1",
+            "node_up{publisher_node_id=\"200\"} 1",
+            "node_up{publisher_node_id=\"300\"} 0",
+            "node_canonical{publisher_node_id=\"300\"} 1",
+            "node_canonical{publisher_node_id=\"400\"} 0",
+            "node_last_update_seconds{publisher_node_id=\"200\"} 11",
+            "unknown_originators{publisher_node_id=\"200\"} 12",
+            "impossible_ids{publisher_node_id=\"200\"} 13",
+            "cursor_regressions_total{publisher_node_id=\"200\"} 14",
+            "node_stream_errors_total{publisher_node_id=\"200\",reason=\"silent\"} 15",
+            "node_stream_errors_total{publisher_node_id=\"200\",reason=\"flood\"} 16",
+            "content_errors_total{publisher_node_id=\"200\"} 17",
+            "cursor{publisher_node_id=\"300\",originator_node_id=\"200\"} 42",
+            "cursor_lag{publisher_node_id=\"200\",originator_node_id=\"200\"} 0",
+            "cursor_lag{publisher_node_id=\"300\",originator_node_id=\"200\"} 18",
+            "cursor_max{originator_node_id=\"200\"} 60",
+            "cursor_divergence{originator_node_id=\"200\"} 18",
+            "content_comparisons_total{originator_node_id=\"200\"} 19",
+            "content_differs{originator_node_id=\"200\"} 0",
+        ] {
+            let row = format!("\nxmtpd_network_watcher_{row}\n");
+            assert!(page.contains(&row), "{row} is not in {page}");
+        }
     }
 }

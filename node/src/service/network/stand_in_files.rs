@@ -1,6 +1,7 @@
 //! Files that substitute for the registry, the rates and the app chain. They are read again when they change. An
 //! invalid change is logged once, and the last valid state is kept.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -40,6 +41,14 @@ pub enum ChainAppendFileError {
     /// The events could not be appended to the log.
     #[error("the chain strands cannot be written: {0}")]
     Append(#[from] ChainAppendError),
+}
+
+impl ChainAppendFileError {
+    /// Returns true if the file does not exist.
+    pub(in crate::service) fn is_of_missing_file(&self) -> bool {
+        matches!(self, Self::File { error: ChainFileError::Read(error), .. }
+            if error.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// Reads and records the rates of a file. Returns all recorded rates, confirmed as of now, and complete up to the time

@@ -196,6 +196,18 @@ pub const READING: [&Setting; 12] = [
     &RATES_REFRESH,
 ];
 
+/// The settings by which a node reads the events of contracts. A gateway reads none, and asks the app chain itself for
+/// what becomes of its transactions.
+pub(in crate::settings) const OF_EVENTS: [&Setting; 7] = [
+    &APP_PUSH,
+    &APP_PAGE,
+    &APP_FIRST_BLOCK,
+    &APP_CONFIRMATIONS,
+    &SETTLEMENT_PAGE,
+    &SETTLEMENT_FIRST_BLOCK,
+    &SETTLEMENT_CONFIRMATIONS,
+];
+
 /// The addresses of single contracts; each takes precedence over the file.
 #[rustfmt::skip]
 pub static SINGLE: [(Contract, Setting); 13] = [

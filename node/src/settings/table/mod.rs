@@ -24,6 +24,15 @@ pub fn of_node() -> impl Iterator<Item = &'static Setting> {
     node::ALL.into_iter().chain(limits::ALL).chain(reports).chain(chains)
 }
 
+/// Returns the settings of a node that have no effect on a replica: it publishes nothing, and follows its sources over
+/// gRPC, by verified envelopes.
+pub(super) fn unused_by_replicas() -> impl Iterator<Item = &'static Setting> {
+    let of_sources = [&node::PEER_TRANSPORT, &node::CATCH_UP, &node::BOOTSTRAP_FROM];
+    let of_publishing = [&node::NEW_STRAND, &node::IDEMPOTENT_PUBLISH];
+    let of_payers = [&limits::REQUIRE_BALANCE, &limits::PUBLISHES_PER_PAYER];
+    of_sources.into_iter().chain(of_publishing).chain(of_payers).chain(payer_reports::ALL)
+}
+
 /// Returns the settings of a gateway, in the order of the help text.
 pub fn of_gateway() -> impl Iterator<Item = &'static Setting> {
     gateway::ALL.into_iter().chain(of_gateway_chains())
