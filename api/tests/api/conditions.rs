@@ -26,6 +26,9 @@ async fn unmet(node: &Node) -> Vec<String> {
     unmet.map(|it| it["name"].as_str().unwrap().to_owned()).collect()
 }
 
+/// A change of what a node knows of a chain.
+type StateChange = fn(&mut ChainState);
+
 /// Both chains, with one contract each and times of their own.
 struct Chains(Mutex<[ChainState; 2]>);
 
@@ -39,7 +42,7 @@ impl Chains {
     }
 
     /// Changes one of the chains, and lets the other one be in reach.
-    fn change(&self, name: &str, change: fn(&mut ChainState)) {
+    fn change(&self, name: &str, change: StateChange) {
         let mut chains = Self::in_reach();
         chains.iter_mut().filter(|chain| chain.name == name).for_each(change);
         *self.0.lock() = chains;
@@ -54,7 +57,7 @@ impl ChainsView for Chains {
 
 #[tokio::test]
 async fn a_chain_that_is_away_or_unread_for_its_own_time_stops_publishing_and_no_reading() {
-    let cases: [(fn(&mut ChainState), Option<&str>); 7] = [
+    let cases: [(StateChange, Option<&str>); 7] = [
         (|_| {}, None),
         (|it| it.unseen_for = Some(it.disconnect_max), None),
         (|it| it.unseen_for = Some(it.disconnect_max + SECOND), Some("reached")),
